@@ -1,0 +1,83 @@
+"""What a backend must offer, and where backends are found.
+
+A backend is one file with one adapter object. `build` makes an artifact from a live model; `open` gets the artifact and nothing
+else. ``docs/adapters.md`` builds one in under 60 lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from harness.families import Model
+    from harness.types import Detections, Effective, ModelSpec, Pixels, Tensors, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The live object that a store gave back, and what was stored beside it. The harness hashes them, not the adapter.
+
+    ``module`` is the ``torch.nn.Module``; ``config`` whatever configuration the route keeps (None where it keeps none);
+    ``attached`` the stored labels, metadata, custom objects and signatures, under the keys of `Model.attached`; ``native`` the
+    objects that replace `Model.native` when the loaded model is saved once more.
+    """
+
+    module: Any
+    config: Any = None
+    attached: Mapping[str, Any] = field(default_factory=dict)
+    native: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class DetectorSession(Protocol):
+    """A backend that owns the whole path from picture to detections."""
+
+    @property
+    def effective(self) -> Effective:
+        """What the runtime says it did, read back after opening."""
+
+    @property
+    def restored(self) -> Restored | None:
+        """The live object and what was stored beside it; None where there is none."""
+
+    def predict(self, images: Sequence[Pixels]) -> list[Detections]:
+        """One answer an image, in order. Unequal sizes are never batched together; equal sizes given together may be."""
+
+
+@runtime_checkable
+class GraphSession(Protocol):
+    """A backend that runs a graph of named tensors; the harness adds the family's preprocessing and postprocessing."""
+
+    @property
+    def effective(self) -> Effective:
+        """What the runtime says it did, read back after opening."""
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Named tensors in, named tensors out, for one image. The outputs are owned by the caller."""
+
+    def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
+        """Several images, as the runtime's users would run them (a loop, requests in flight); answers in order."""
+
+
+Session = DetectorSession | GraphSession
+
+
+class Adapter(Protocol):
+    """One backend. ``name`` is the file's stem, the word on the command line and the stem of the waiver file."""
+
+    name: str
+    requires: tuple[str, ...]
+    variants: tuple[Variant, ...]
+
+    def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
+        """Why this cell cannot be, in a sentence for the reader of the report; None when it can. Imports no backend."""
+
+    def build(self, model: Model, variant: Variant, artifact: Path) -> None:
+        """Write everything that `open` will need into the empty folder ``artifact``. The model must be left as it was."""
+
+    def open(self, artifact: Path, variant: Variant, device: str) -> AbstractContextManager[Session]:
+        """Load the artifact, in a process that never saw the model; ``device`` is ``cpu`` or ``cuda``."""

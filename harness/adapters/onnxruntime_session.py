@@ -1,0 +1,156 @@
+"""ONNX Runtime: the graph is exported by torch's TorchScript exporter and run by an inference session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.tracing import Signature, expected_warnings
+from harness.types import Effective, Variant
+
+if TYPE_CHECKING:
+    from harness.families import Model
+    from harness.types import ModelSpec, Tensors
+
+_CLASSES = {"INT4": "int4", "UINT4": "int4", "INT8": "int8", "UINT8": "int8", "BFLOAT16": "bf16", "FLOAT16": "fp16", "FLOAT": "fp32"}
+_FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
+_OPT_OUT = "ORT_DISABLE_TELEMETRY"
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
+def _onnxruntime() -> Any:
+    """ONNX Runtime with its telemetry off: it would otherwise keep an id and a database under HOME and upload events.
+
+    The variable is the only full opt-out. The library reads it once, while it is imported.
+    """
+    before = os.environ.get(_OPT_OUT)
+    os.environ[_OPT_OUT] = "1"
+    try:
+        import onnxruntime
+    finally:
+        if before is None:
+            del os.environ[_OPT_OUT]
+        else:
+            os.environ[_OPT_OUT] = before
+    return onnxruntime
+
+
+class OrtSession:
+    """An inference session. Inputs and outputs carry the names of the graph that was exported."""
+
+    def __init__(self, session: Any, onnx_file: Path, signature: Signature) -> None:
+        self._session, self._onnx_file, self._signature = session, onnx_file, signature
+        # The exporter drops an input that no node reads, and the session refuses to be fed it.
+        self._fed = tuple(given.name for given in session.get_inputs())
+
+    @property
+    def effective(self) -> Effective:
+        """Read back from the session; the stored precision from the file on disk. Threads None: the runtime chose, and won't say."""
+        provider = self._session.get_providers()[0]
+        threads = int(self._session.get_session_options().intra_op_num_threads)
+        found = _stored_precisions(self._onnx_file)
+        if provider == _CUDA and self._session.get_provider_options()[_CUDA].get("use_tf32") != "0":
+            found.add("fp16")  # TF32 keeps ten bits of the mantissa, as half precision does
+        return Effective(
+            precision=min(found, key=_FROM_LOWEST.index),
+            device="cuda" if provider == _CUDA else "cpu",
+            provider=f"ONNX Runtime {provider}",
+            threads=threads or None,
+            versions={"onnxruntime": _runtime_version(), "exporter": self._signature.exporter},
+        )
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Named tensors in, named tensors out; the session makes new arrays for each call."""
+        feed = {name: np.ascontiguousarray(tensors[name]) for name in self._fed}
+        answers = self._session.run(list(self._signature.outputs), feed)
+        return dict(zip(self._signature.outputs, answers, strict=True))
+
+    def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
+        """One after the other: the exported graph takes one image."""
+        return [self.run(tensors) for tensors in batch]
+
+
+class OnnxruntimeSession:
+    """Export to ONNX, open an inference session."""
+
+    name = "onnxruntime_session"
+    requires = ("onnxruntime", "onnx", "torch")
+    variants = (Variant("f32", build={"opset": 17}),)
+
+    def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
+        """CUDA needs the package that has the provider."""
+        if device == "cuda" and not _installed("onnxruntime-gpu"):
+            return "The installed onnxruntime has no CUDA provider; onnxruntime-gpu has."
+        return None
+
+    def build(self, model: Model, variant: Variant, artifact: Path) -> None:
+        """Write ``model.onnx``, and the names of the graph's tensors beside it.
+
+        ``dynamo=False`` is named because torch's default exporter refuses detectors (data-dependent shapes).
+        """
+        import torch
+
+        graph = model.graph
+        with expected_warnings(), torch.no_grad():
+            torch.onnx.export(
+                graph.module,
+                tuple(graph.example.values()),
+                str(artifact / "model.onnx"),
+                dynamo=False,
+                opset_version=variant.build["opset"],
+                input_names=list(graph.example),
+                output_names=list(graph.outputs),
+                dynamic_axes={name: dict(axes) for name, axes in graph.dynamic_axes.items()},
+            )
+        exporter = f"torch.onnx.export {version('torch')} (dynamo=False, opset {variant.build['opset']})"
+        Signature.of(graph, exporter).write(artifact)
+
+    @contextmanager
+    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[OrtSession]:
+        """Start a session. ``variant.open``: ``threads`` (0: the runtime's own number).
+
+        A provider that cannot start makes ONNX Runtime fall back to the CPU without an error: `OrtSession.effective` tells.
+        """
+        onnxruntime = _onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = variant.open.get("threads", 0)
+        providers: list[Any] = [_CPU]
+        if device == "cuda":
+            # Only libraries already in the process are found otherwise; torch ships the CUDA and cuDNN that fit it.
+            onnxruntime.preload_dlls()
+            providers.insert(0, (_CUDA, {"use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}))
+        onnx_file = artifact / "model.onnx"
+        session = onnxruntime.InferenceSession(str(onnx_file), options, providers=providers)
+        yield OrtSession(session, onnx_file, Signature.read(artifact))
+
+
+def _stored_precisions(onnx_file: Path) -> set[str]:
+    """The classes of the stored arrays of more than one number; index arrays (int32, int64) and masks say nothing."""
+    import onnx
+
+    stored = onnx.load(str(onnx_file)).graph
+    tensors = [*stored.initializer, *(a.t for node in stored.node for a in node.attribute if a.HasField("t"))]
+    names = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in tensors if np.prod(tensor.dims, dtype=np.int64) > 1}
+    return {_CLASSES[name] for name in names if name in _CLASSES} or {"fp32"}
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _runtime_version() -> str:
+    return version("onnxruntime-gpu" if _installed("onnxruntime-gpu") else "onnxruntime")
+
+
+ADAPTER = OnnxruntimeSession()

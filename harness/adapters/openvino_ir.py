@@ -1,0 +1,146 @@
+"""OpenVINO: the graph is converted, saved as IR, read back from disk and compiled, as OpenVINO's guide to Detectron2 does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.tracing import Signature, expected_warnings
+from harness.types import Effective, Variant
+
+if TYPE_CHECKING:
+    from harness.families import Model
+    from harness.types import ModelSpec, Tensors
+
+_CLASSES = {"i4": "int4", "u4": "int4", "i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
+_FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
+_WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+def _openvino() -> Any:
+    """OpenVINO without its telemetry: importing it would write an id under HOME and send an event.
+
+    OpenVINO takes its own stub where the package ``openvino_telemetry`` is not installed; this process is told that it is not.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+class IrSession:
+    """A compiled IR on one device. Inputs and outputs carry the names of the graph that was converted."""
+
+    def __init__(self, core: Any, ir: Path, compiled: Any, signature: Signature) -> None:
+        self._core, self._ir, self._compiled, self._signature = core, ir, compiled, signature
+        self._request = compiled.create_infer_request()
+
+    @property
+    def effective(self) -> Effective:
+        """Read back from the compiled model; the stored precision from the IR on disk."""
+        devices = self._compiled.get_property("EXECUTION_DEVICES")
+        found = _stored_precisions(self._core.read_model(self._ir)) | _computed_precisions(self._compiled)
+        return Effective(
+            precision=min(found, key=_FROM_LOWEST.index),
+            device="cpu" if devices == ["CPU"] else ",".join(devices).lower(),
+            provider=f"OpenVINO {'+'.join(devices)} plugin",
+            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            streams=int(self._compiled.get_property("NUM_STREAMS")),
+            versions={"openvino": version("openvino"), "exporter": self._signature.exporter},
+        )
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Named tensors in, named tensors out; the outputs are copies."""
+        self._request.infer(self._ordered(tensors))
+        return self._named(self._request)
+
+    def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
+        """Requests in flight, as many as the compiled model asks for."""
+        from openvino import AsyncInferQueue
+
+        answers: list[Tensors] = [{} for _ in batch]
+
+        def keep(request: Any, index: int) -> None:
+            answers[index] = self._named(request)
+
+        queue = AsyncInferQueue(self._compiled)
+        queue.set_callback(keep)
+        for index, tensors in enumerate(batch):
+            queue.start_async(self._ordered(tensors), index)
+        queue.wait_all()
+        return answers
+
+    def _ordered(self, tensors: Tensors) -> list[Any]:
+        return [np.ascontiguousarray(tensors[name]) for name in self._signature.inputs]
+
+    def _named(self, request: Any) -> Tensors:
+        # A request's tensors are overwritten by its next inference: they are copied while they are this image's.
+        return {
+            name: np.array(request.get_output_tensor(index).data, copy=True)
+            for index, name in enumerate(self._signature.outputs)
+        }
+
+
+class OpenvinoIr:
+    """Convert, save the IR, reload it from disk, compile."""
+
+    name = "openvino_ir"
+    requires = ("openvino", "torch")
+    variants = (Variant("f32", build={"compress_to_fp16": False}, open={"device": "CPU", "precision": "f32"}),)
+
+    def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
+        """CUDA has no OpenVINO plugin."""
+        if device != "cpu":
+            return "OpenVINO has no CUDA plugin: its GPU plugin drives Intel devices only."
+        return None
+
+    def build(self, model: Model, variant: Variant, artifact: Path) -> None:
+        """Write ``model.xml`` and ``model.bin``, and the names of the graph's tensors beside them."""
+        openvino = _openvino()
+        example = tuple(model.graph.example.values())
+        with expected_warnings():
+            converted = openvino.convert_model(model.graph.module, example_input=example[0] if len(example) == 1 else example)
+        openvino.save_model(converted, artifact / "model.xml", compress_to_fp16=variant.build["compress_to_fp16"])
+        exporter = f"openvino.convert_model {version('openvino')}, torch {version('torch')}"
+        Signature.of(model.graph, exporter).write(artifact)
+
+    @contextmanager
+    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[IrSession]:
+        """Compile the IR. ``variant.open``: ``device`` (a plugin), ``precision``, ``threads`` (0: the runtime's own number)."""
+        openvino = _openvino()
+        core = openvino.Core()
+        config: dict[str, Any] = {}
+        if "precision" in variant.open:
+            config["INFERENCE_PRECISION_HINT"] = variant.open["precision"]
+        if variant.open.get("threads", 0):
+            config["INFERENCE_NUM_THREADS"] = variant.open["threads"]
+        ir = artifact / "model.xml"
+        compiled = core.compile_model(core.read_model(ir), variant.open.get("device", "CPU"), config)
+        yield IrSession(core, ir, compiled, Signature.read(artifact))
+
+
+def _stored_precisions(model: Any) -> set[str]:
+    """The classes of the constants that hold more than one number; index arrays (i32, i64) and masks say nothing."""
+    constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
+    types = {op.get_element_type().to_string() for op in constants if np.prod(op.get_output_shape(0), dtype=np.int64) > 1}
+    return {_CLASSES[name] for name in types if name in _CLASSES} or {"fp32"}
+
+
+def _computed_precisions(compiled: Any) -> set[str]:
+    """What the plugin promises, and what its layers ran in; booleans are u8 there, so integers count in weighted layers only."""
+    found = {_CLASSES[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]}
+    for op in compiled.get_runtime_model().get_ops():
+        info = op.get_rt_info()
+        precision = str(info["runtimePrecision"].value)
+        if precision in ("f16", "bf16") or str(info["layerType"].value) in _WEIGHTED:
+            found.add(_CLASSES.get(precision, "fp32"))
+    return found
+
+
+ADAPTER = OpenvinoIr()

@@ -1,0 +1,142 @@
+"""The cache of built artifacts, by content: weights, spec, build options, adapter's source, versions of everything they use.
+
+An entry holds ``artifact/`` (what the adapter wrote), ``source/`` (the checkpoint the model was read from) and ``build/`` (the
+build's observation). Its files are listed with their digests in ``manifest.json``, written last: an entry without a manifest, or
+with one that does not fit, is built again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from harness.digests import tree_sha256
+from harness.errors import InvalidRun
+from harness.observations import read_observation, write_observation
+from harness.types import digest
+
+if TYPE_CHECKING:
+    from harness.plan import PlannedCell
+    from harness.types import Observation
+
+_HARNESS = Path(__file__).resolve().parent
+_MAKERS = ("perturb.py", "worker.py", "sessions.py", "digests.py")
+"""Files of this project, beside adapter and family, that decide what an artifact and its build observation hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entry that this process alone may use for now."""
+
+    folder: Path
+
+
+class Artifacts:
+    """The cache under ``root``; ``versions`` are the installed versions of every package that could matter."""
+
+    def __init__(self, root: Path, versions: Mapping[str, str], adapters: Mapping[str, Any], seed: int, deck_sha256: str) -> None:
+        self._root = root
+        self._versions = dict(versions)
+        self._adapters = adapters
+        self._seed = seed
+        self._deck_sha256 = deck_sha256
+
+    @contextmanager
+    def held(self, planned: PlannedCell) -> Iterator[Held]:
+        """The entry of a cell's artifact, locked against every other run."""
+        folder = self._root / self.key(planned)
+        self._root.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder) + ".lock"):
+            folder.mkdir(exist_ok=True)
+            self._restore_source(folder)
+            yield Held(folder)
+
+    def key(self, planned: PlannedCell) -> str:
+        """The entry's name: readable, then a digest of all that decides its content."""
+        adapter = self._adapters[planned.cell.backend]
+        sources = [Path(inspect.getfile(type(adapter))), *(_HARNESS / name for name in _MAKERS)]
+        sources += sorted((_HARNESS / "families").glob("*.py"))
+        content = {
+            "spec": [planned.spec.id, planned.spec.family, dict(planned.spec.config), planned.spec.weights.sha256],
+            "answers": [planned.spec.score_threshold, planned.spec.detection_cap, planned.spec.classes],
+            "build": dict(planned.variant.build),
+            "sources": [sha256(path.read_bytes()).hexdigest() for path in sources],
+            "versions": self._versions,
+            "python": sys.version,
+            "seed": self._seed,
+            "deck": self._deck_sha256,
+        }
+        return f"{planned.cell.model}-{planned.cell.backend}-{planned.variant.id}-{digest(content)[:20]}"
+
+    def knows(self, planned: PlannedCell) -> bool:
+        """Whether the cell's artifact is in the cache (not whether it is whole: that is seen when it is used)."""
+        return planned.runs and self.is_built(self._root / self.key(planned))
+
+    @staticmethod
+    def artifact(folder: Path) -> Path:
+        """What the adapter wrote."""
+        return folder / "artifact"
+
+    @staticmethod
+    def source(folder: Path) -> Path:
+        """The checkpoint's folder."""
+        return folder / "source"
+
+    def kept_build(self, folder: Path) -> Observation | None:
+        """The build's observation where the entry is whole; None where it must be built."""
+        manifest = folder / "manifest.json"
+        if not manifest.is_file():
+            return None
+        try:
+            if json.loads(manifest.read_text()) != self._manifest(folder):
+                return None
+            return read_observation(folder / "build")
+        except (ValueError, OSError, InvalidRun):
+            return None
+
+    def keep_build(self, folder: Path, observation: Observation) -> None:
+        """Make the entry whole."""
+        write_observation(folder / "build", observation)
+        (folder / "manifest.json").write_text(json.dumps(self._manifest(folder)))
+
+    def is_built(self, folder: Path) -> bool:
+        """Whether the entry is whole, without reading it all."""
+        return (folder / "manifest.json").is_file()
+
+    def clear(self, folder: Path) -> None:
+        """Empty the entry."""
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+    @contextmanager
+    def source_absent(self, folder: Path, absent: bool) -> Iterator[None]:
+        """Take the source checkpoint away for the time of a job."""
+        if not absent:
+            yield
+            return
+        source = self.source(folder)
+        source.rename(folder / "source.away")
+        try:
+            yield
+        finally:
+            self._restore_source(folder)
+
+    def _restore_source(self, folder: Path) -> None:
+        """Put the source back, also after a run that was killed while it was away."""
+        away = folder / "source.away"
+        if away.is_dir():
+            shutil.rmtree(self.source(folder), ignore_errors=True)
+            away.rename(self.source(folder))
+
+    def _manifest(self, folder: Path) -> dict[str, str]:
+        return {name: tree_sha256(folder / name) for name in ("artifact", "source", "build")}

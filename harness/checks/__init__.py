@@ -1,0 +1,74 @@
+"""What is demanded: every check is a pure function of observations.
+
+A check has an id (``suite.name``), a paragraph for the reader of the report, the jobs whose observations it needs, and `judge`.
+`CHECKS` holds them all, in the order of the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from harness.types import Cell, Image, Measure, ModelSpec, Observation, Purpose, Status, Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that a judge sees: the observations of one cell and of its reference.
+
+    ``observed`` and ``reference`` hold one observation a purpose (the reference is ``torch_eager`` on the same model and device);
+    ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this run, in order.
+    """
+
+    cell: Cell
+    spec: ModelSpec
+    variant: Variant
+    observed: Mapping[Purpose, Observation]
+    reference: Mapping[Purpose, Observation]
+    floors: tuple[Observation, ...]
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict before waivers: `harness.types.Record` without its key."""
+
+    status: Status
+    reason: str
+    compared: int = 0
+    measures: tuple[Measure, ...] = ()
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One demand. ``needs`` are the cell's own jobs; ``reference`` says which of the reference's it is compared with.
+
+    ``handles`` are those of its own jobs whose error this check judges itself; for any other error it is declined.
+    """
+
+    id: str
+    title: str
+    asks: str
+    needs: frozenset[Purpose]
+    judge: Callable[[Evidence], Judgement]
+    reference: frozenset[Purpose] = frozenset()
+    handles: frozenset[Purpose] = frozenset()
+
+    @property
+    def suite(self) -> str:
+        """The folder under ``suites/`` that holds this check's test."""
+        return self.id.partition(".")[0]
+
+
+# Below the nouns, because each of these modules needs them.
+from harness.checks import contract, fidelity, parity, throughput  # noqa: E402
+from harness.checks.rules import judge  # noqa: E402
+
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {check.id: check for module in (contract, fidelity, parity, throughput) for check in module.CHECKS}
+)
+"""Every check by id, in the order of the page."""
+
+__all__ = ["CHECKS", "Check", "Evidence", "Judgement", "judge"]

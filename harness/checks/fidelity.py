@@ -1,0 +1,308 @@
+"""Save and load: what was saved comes back, all of it, from the artifact alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from harness.checks import Check, Evidence, Judgement
+from harness.checks.contract import device_kind
+from harness.checks.rules import broke
+from harness.types import Cell, Detections, Json, Measure, Observation, Purpose, Restoration, Status, TensorDigest
+
+REFERENCE_BACKEND = "torch_eager"
+NO_OBJECT = "this backend gives back no live model, only answers"
+
+
+def only_carrier(evidence: Evidence) -> Judgement:
+    """The fidelity job, which has nothing but the artifact, opened and answered."""
+    alone = evidence.observed[Purpose.FIDELITY]
+    if alone.error is not None:
+        status = Status.FAILED if alone.error.kind == "raised" else Status.ERRORED
+        return Judgement(status, f"it opens beside its source checkpoint and not without it: {broke(alone)}", 1)
+    how = ", ".join(f"{name}: {words}" for name, words in sorted(alone.isolation.items()))
+    answered = len(alone.answers)
+    words = f"opened and answered {answered} images in a fresh process with its source gone ({how or 'isolation not recorded'})"
+    return Judgement(Status.PASSED if answered else Status.FAILED, words, answered)
+
+
+def weights(evidence: Evidence) -> Judgement:
+    """Every restored parameter and buffer is, bit for bit, the one that was saved."""
+    saved = evidence.observed[Purpose.BUILD].source
+    compared = 0
+    for observation, restored in _restored(evidence):
+        if saved is None:
+            return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
+        for words in _tensor_differences(saved, restored):
+            reason = f"opened for the {observation.job.purpose} job: {words}"
+            return Judgement(Status.FAILED, reason, len(saved.tensors), _tensor_measures(saved, restored))
+        compared += len(saved.tensors)
+    if not compared:
+        return Judgement(Status.DECLINED, f"{NO_OBJECT}: its weights are judged through parity")
+    return Judgement(Status.PASSED, f"{compared} tensors came back bit-equal, the source there and gone", compared)
+
+
+def answers(evidence: Evidence) -> Judgement:
+    """Answers are bit-equal: to the reference's for a restored model, to its own for anything else."""
+    live = any(True for _ in _restored(evidence))
+    own = evidence.observed[Purpose.PARITY]
+    is_reference = evidence.cell.backend == REFERENCE_BACKEND
+    expected = own if is_reference or not live else evidence.reference[Purpose.PARITY]
+    whose = "its own beside the source" if expected is own else "the reference's"
+    compared = 0
+    for observation in evidence.observed.values():
+        # The build job always runs on the CPU: its answers say nothing about a cell on another device.
+        if observation is expected or not observation.answers or observation.job.cell.device != expected.job.cell.device:
+            continue
+        where = "in the building process" if observation.job.purpose is Purpose.BUILD else f"in the {observation.job.purpose} job"
+        for image, found in observation.answers.items():
+            compared += 1
+            words = _unequal(expected.answers.get(image), found)
+            if words:
+                return Judgement(Status.FAILED, f"{where}, {words} on image {image} (compared with {whose})", compared, image=image)
+    return Judgement(Status.PASSED, f"{compared} answers are bit-equal to {whose}", compared)
+
+
+def caller_unchanged(evidence: Evidence) -> Judgement:
+    """The model, config and attachments of the caller are after saving what they were before."""
+    build = evidence.observed[Purpose.BUILD]
+    if build.source is None or build.source_after is None:
+        return Judgement(Status.ERRORED, "not established: the build job did not record the caller's model before and after")
+    before, after = build.source, build.source_after
+    differences = [*_tensor_differences(before, after, device=True), *_kept_differences(before, after)]
+    if before.training != after.training:
+        differences.append(f"the model was in {_mode(before)} mode before and is in {_mode(after)} mode after")
+    compared = len(before.tensors) + len(before.attached) + 2
+    if differences:
+        return Judgement(Status.FAILED, f"saving changed what it was given: {differences[0]}", compared)
+    return Judgement(Status.PASSED, "saving changed no tensor, mode, config or attachment of the caller", compared)
+
+
+def mode(evidence: Evidence) -> Judgement:
+    """The restored model is in eval mode on the asked device, and opening it changed no process-wide default."""
+    compared = 0
+    for observation, restored in _restored(evidence):
+        compared += len(restored.tensors)
+        for words in _mode_faults(restored, observation.job.cell):
+            return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", compared)
+    if not compared:
+        return Judgement(Status.DECLINED, f"{NO_OBJECT}: no mode to look at")
+    return Judgement(Status.PASSED, f"in eval mode, {compared} tensors on the device asked for, no default changed", compared)
+
+
+def attached(evidence: Evidence) -> Judgement:
+    """Config and everything stored beside the model come back equal."""
+    saved = evidence.observed[Purpose.BUILD].source
+    compared = 0
+    for observation, restored in _restored(evidence):
+        if saved is None:
+            return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
+        for words in _kept_differences(saved, restored, kept_only=True):
+            return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", max(compared, 1))
+        compared += len(restored.attached) + (restored.config is not None)
+    if not compared:
+        return Judgement(Status.DECLINED, "this backend keeps neither the config nor anything stored beside the model")
+    return Judgement(Status.PASSED, f"{compared} things stored beside the weights came back equal", compared)
+
+
+def resaved(evidence: Evidence) -> Judgement:
+    """What was loaded, saved once more and loaded again, has the same content."""
+    build = evidence.observed[Purpose.BUILD]
+    if build.restored is None:
+        return Judgement(Status.DECLINED, f"{NO_OBJECT}: there is nothing to save once more")
+    if build.resaved is None:
+        return Judgement(Status.DECLINED, "this route cannot save what it loaded")
+    first, second = build.restored, build.resaved
+    differences = [*_tensor_differences(first, second), *_kept_differences(first, second)]
+    compared = len(first.tensors) + len(first.attached)
+    if differences:
+        return Judgement(Status.FAILED, f"after saving what was loaded: {differences[0]}", compared, _tensor_measures(first, second))
+    return Judgement(Status.PASSED, f"{compared} tensors and attachments have the same content after a second save", compared)
+
+
+def _restored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
+    """The jobs that gave back a live model, in the order in which they ran."""
+    for purpose in Purpose:
+        observation = evidence.observed.get(purpose)
+        if observation is not None and observation.restored is not None:
+            yield observation, observation.restored
+
+
+def _tensor_differences(saved: Restoration, found: Restoration, *, device: bool = False) -> Iterator[str]:
+    """What differs between two sets of tensors, in words: by name, then kind, dtype, shape, value (and device)."""
+    before, after = _by_name(saved), _by_name(found)
+    for name, tensor in before.items():
+        if name not in after:
+            yield f"{tensor.kind} {name} did not come back"
+            continue
+        other = after[name]
+        for what in ("kind", "dtype", "shape", *(("device",) if device else ())):
+            if getattr(tensor, what) != getattr(other, what):
+                yield f"{tensor.kind} {name} has {what} {getattr(other, what)}, it was {getattr(tensor, what)}"
+        if tensor.sha256 != other.sha256:
+            yield f"{tensor.kind} {name} {tensor.dtype}{list(tensor.shape)} has another value than the one saved"
+    for name in after.keys() - before.keys():
+        yield f"{after[name].kind} {name} came back and was never saved"
+
+
+def _tensor_measures(saved: Restoration, found: Restoration) -> tuple[Measure, ...]:
+    before, after = _by_name(saved), _by_name(found)
+    equal = sum(name in after and after[name].sha256 == tensor.sha256 for name, tensor in before.items())
+    return (Measure("tensors that differ", len(before) - equal, 0), Measure("tensors", len(before)))
+
+
+def _by_name(restoration: Restoration) -> Mapping[str, TensorDigest]:
+    return {tensor.name: tensor for tensor in restoration.tensors}
+
+
+def _kept_differences(saved: Restoration, found: Restoration, *, kept_only: bool = False) -> Iterator[str]:
+    """What differs in config and attachments; with ``kept_only``, a route that keeps none of a kind is not blamed for it."""
+    if saved.config != found.config and not (kept_only and found.config is None):
+        yield f"the config differs: {_first_line(saved.config, found.config)}"
+    if kept_only and not found.attached:
+        return
+    for key, value in saved.attached.items():
+        if key not in found.attached:
+            yield f"{key!r}, stored beside the model, did not come back"
+        elif found.attached[key] != value:
+            yield f"{key!r}, stored beside the model, came back as {_short(found.attached[key])}, it was {_short(value)}"
+    for key in found.attached.keys() - saved.attached.keys():
+        yield f"{key!r} came back and was never stored"
+
+
+def _first_line(saved: str | None, found: str | None) -> str:
+    if saved is None or found is None:
+        return "there was none before" if saved is None else "there is none now"
+    before, after = saved.splitlines(), found.splitlines()
+    for number, (old, new) in enumerate(zip(before, after, strict=False), 1):
+        if old != new:
+            return f"line {number} is {_short(new.strip())}, it was {_short(old.strip())}"
+    return f"{len(after)} lines, it had {len(before)}"
+
+
+def _short(value: Json) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _mode(restoration: Restoration) -> str:
+    return "training" if restoration.training else "eval"
+
+
+def _mode_faults(restored: Restoration, cell: Cell) -> Iterator[str]:
+    if restored.training:
+        yield "the model came back in training mode"
+    for tensor in restored.tensors:
+        if device_kind(tensor.device) != cell.device:
+            yield f"{tensor.kind} {tensor.name} is on {tensor.device}, asked was {cell.device}"
+    for name in restored.defaults_changed:
+        yield f"opening changed a default of the whole process: {name}"
+
+
+def _unequal(expected: Detections | None, found: Detections) -> str:
+    """How two answers differ in any bit, order or count, in words; empty where they are equal."""
+    if expected is None:
+        return "there is an answer and none to compare it with"
+    if len(expected) != len(found):
+        return f"there are {len(found)} detections instead of {len(expected)}"
+    for name in ("boxes_xyxy_px", "scores", "labels"):
+        mine, theirs = getattr(expected, name), getattr(found, name)
+        if mine.tobytes() != theirs.tobytes():
+            return _first_row(name, mine, theirs)
+    if (expected.masks is None) != (found.masks is None):
+        return f"there are {'no masks' if found.masks is None else 'masks'}, unlike before"
+    if expected.masks is not None and found.masks is not None:
+        for index in range(len(found)):
+            if not np.array_equal(expected.masks.full(index), found.masks.full(index)):
+                flipped = int((expected.masks.full(index) ^ found.masks.full(index)).sum())
+                return f"the mask of detection {index} differs in {flipped} pixels"
+    return ""
+
+
+def _first_row(name: str, expected: np.ndarray, found: np.ndarray) -> str:  # type: ignore[type-arg]
+    index = next(i for i in range(len(found)) if expected[i].tobytes() != found[i].tobytes())
+    apart = np.abs(expected[index].astype(np.float64) - found[index].astype(np.float64)).max()
+    return f"{name} of detection {index} differs by {apart:.2g}, level 0"
+
+
+def _check(
+    name: str, title: str, asks: str, needs: set[Purpose], judge: Callable[[Evidence], Judgement], *, reference: bool = False
+) -> Check:
+    handles = frozenset({Purpose.FIDELITY}) if name == "only_carrier" else frozenset[Purpose]()
+    against = frozenset({Purpose.PARITY}) if reference else frozenset[Purpose]()
+    return Check(f"fidelity.{name}", title, asks, frozenset(needs), judge, against, handles)
+
+
+_OPENED = {Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY}
+
+CHECKS = (
+    _check(
+        "only_carrier",
+        "The artifact is the only carrier",
+        "The artifact, moved to another folder, opens and answers in a fresh process whose home, temporary and working folders are "
+        "its own, with the network cut and the source checkpoint gone. It already opened with the checkpoint there, so a failure "
+        "here means that it cannot do without it. What usually breaks it: a path to the weights in a stored config, a cache in the "
+        "home folder, a download at load time. What to do: look at the path in the reason, and store what it points to.",
+        {Purpose.PARITY, Purpose.FIDELITY},
+        only_carrier,
+    ),
+    _check(
+        "weights",
+        "Weights come back bit for bit",
+        "Every parameter and buffer has the name, kind, dtype, shape and SHA-256 that it had in memory when it was saved: in the "
+        "building process, in another with the source checkpoint there, and in a third with it gone. The level is 0 ULP. The weights "
+        "were perturbed in memory before saving, so that a route which reads the checkpoint again brings back other values. What "
+        "usually breaks it: reloading from the config's weights path, buffers that are not persistent, a cast to half precision. "
+        "What to do: the first tensor that differs is named; find who wrote it.",
+        _OPENED,
+        weights,
+    ),
+    _check(
+        "answers",
+        "A restored model answers bit for bit",
+        "A live model of the same framework, given back by a store, answers exactly as the reference does, in the same order and "
+        "number, in process and in a fresh one: level 0. A backend that gives back no live model must answer with its source gone "
+        "exactly as it did with it there. One thread, one image at a time. What usually breaks it: other weights, a changed "
+        "preprocessing, another thread count, arithmetic that is not deterministic. What to do: see the weights check first; if it "
+        "passes, compare the config and the number of threads.",
+        _OPENED,
+        answers,
+        reference=True,
+    ),
+    _check(
+        "caller_unchanged",
+        "Saving leaves the caller's model alone",
+        "The model, its config and everything stored beside it are after saving what they were before: every tensor bit for bit and "
+        "on its device, the training mode, the config, dictionaries. What usually breaks it: a save that moves the model to the "
+        "CPU, casts it, fuses layers in place or empties a dictionary that it was handed. What to do: save a copy.",
+        {Purpose.BUILD},
+        caller_unchanged,
+    ),
+    _check(
+        "mode",
+        "It comes back ready for inference",
+        "A restored model is in eval mode, every tensor on the device that was asked for, and opening it changed no default of the "
+        "process: dtype, device, gradient mode, threads. What usually breaks it: a module saved in training mode, buffers that "
+        "stay on the CPU. What to do: call eval() and to(device) after loading, and report it to the store.",
+        _OPENED,
+        mode,
+    ),
+    _check(
+        "attached",
+        "Config and attachments come back equal",
+        "The config, labels, metadata, signatures and custom objects that were stored with the model are equal when it is loaded. "
+        "Routes that keep none of them are declined. What usually breaks it: numbers that become text, tuples that become lists, a "
+        "config that is rewritten on loading. What to do: the reason names the key, its value then and now.",
+        _OPENED,
+        attached,
+    ),
+    _check(
+        "resaved",
+        "Saving again changes nothing",
+        "The model that was loaded is saved once more and loaded again: tensors, config and attachments have the same content. What "
+        "usually breaks it: wrappers that pile up, prefixes in names, casts that round twice. What to do: compare the two stores.",
+        {Purpose.BUILD},
+        resaved,
+    ),
+)

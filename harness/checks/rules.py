@@ -1,0 +1,85 @@
+"""What holds for every check, so that each judge can be small: jobs that broke, jobs that are missing, and empty comparisons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from harness.checks import Check, Evidence, Judgement
+from harness.types import Observation, Purpose, Status
+
+_TOLD_BY = {Purpose.FIDELITY: "fidelity.only_carrier", Purpose.TIMING: "throughput.batch_curve"}
+"""Where the error of a job is told; all others in ``contract.opens``."""
+
+_KINDS = {
+    "raised": "raised an exception",
+    "broken": "found an installed library that does not work",
+    "exited": "ended its process without an answer",
+    "timeout": "ran past its time limit",
+    "memory": "ran past its memory limit",
+    "killed": "was ended from outside",
+    "unavailable": "cannot be had here",
+}
+
+
+def judge(check: Check, evidence: Evidence) -> Judgement:
+    """The verdict of one check, before waivers.
+
+    A job of the cell that broke makes one check errored or failed, the one that handles it; all others are declined and say where
+    to look. A job that left nothing is missing. A reference that broke or is missing leaves the check errored: not established.
+    What was judged by comparing nothing is errored, whatever the judge made of it.
+    """
+    settled = _own_jobs(check, evidence) or _reference_jobs(check, evidence)
+    if settled is not None:
+        return settled
+    found = check.judge(evidence)
+    if found.compared == 0 and found.status in (Status.PASSED, Status.FAILED):
+        reason = found.reason if found.status is Status.FAILED else f"compared nothing: {found.reason}"
+        return dataclasses.replace(found, status=Status.ERRORED, reason=reason)
+    return found
+
+
+def broke(observation: Observation) -> str:
+    """What happened to a job that left an error, in words: ``building it raised an exception while ...: message``."""
+    error = observation.error
+    if error is None:
+        raise ValueError(f"{observation.job} left no error")
+    kind = _KINDS.get(error.kind, error.kind)
+    return f"the {observation.job.purpose} job {kind} at the stage {error.stage!r}: {error.message}"
+
+
+def _own_jobs(check: Check, evidence: Evidence) -> Judgement | None:
+    for observation in _errors(check, evidence):
+        error = observation.error
+        if error is not None and error.kind == "unavailable":
+            return Judgement(Status.DECLINED, error.message or "not available here")
+        if observation.job.purpose in check.handles:
+            return check.judge(evidence)
+        told_by = _TOLD_BY.get(observation.job.purpose, "contract.opens")
+        return Judgement(Status.DECLINED, f"did not open: see {told_by}")
+    absent = [purpose for purpose in Purpose if purpose in check.needs and purpose not in evidence.observed]
+    if absent:
+        return Judgement(Status.MISSING, f"planned, but there is no observation of its {' and '.join(absent)} job")
+    return None
+
+
+def _errors(check: Check, evidence: Evidence) -> Iterator[Observation]:
+    """The cell's jobs that broke and concern this check, in the order in which they ran."""
+    for purpose in Purpose:
+        observation = evidence.observed.get(purpose)
+        if observation is not None and observation.error is not None and purpose in check.needs | {Purpose.BUILD}:
+            yield observation
+
+
+def _reference_jobs(check: Check, evidence: Evidence) -> Judgement | None:
+    for purpose in Purpose:
+        if purpose not in check.reference - {Purpose.FLOOR}:
+            continue
+        observation = evidence.reference.get(purpose)
+        if observation is None:
+            return Judgement(Status.ERRORED, f"not established: the reference left no observation of its {purpose} job")
+        if observation.error is not None and observation.error.kind == "unavailable":
+            return Judgement(Status.DECLINED, f"the reference is not available here: {observation.error.message}")
+        if observation.error is not None:
+            return Judgement(Status.ERRORED, f"not established: in the reference, {broke(observation)}")
+    return None

@@ -1,0 +1,231 @@
+"""Runs jobs in processes of their own and hands out their observations.
+
+Jobs of one artifact run in order (build, then what opens it); artifacts run side by side, as many as there are cores; timing
+jobs run after everything else, alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import isolation
+from harness.artifacts import Artifacts
+from harness.observations import OBSERVATION_FILE, read_observation, write_observation
+from harness.plan import PlannedCell
+from harness.processes import Ending, Forker, Worker, spawn, watch
+from harness.types import Image, Job, JobError, Observation, Purpose
+from harness.worker import Order
+
+SEED = 20240229
+"""Of the perturbation: the same for every cell, so that all of them hold the same weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one job may take before it is ended: seconds and bytes of its whole process tree."""
+
+    seconds: float = 300.0
+    memory_bytes: int = 6 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and on what the jobs of a run work. ``images`` is the deck's, in order; ``import_paths`` for third parties' code."""
+
+    folder: Path
+    deck: str
+    images: tuple[Image, ...]
+    limits: Limits = Limits()
+    lanes: int = os.cpu_count() or 1
+    import_paths: tuple[str, ...] = ()
+
+
+def quiet(_job: Job, _event: str) -> None:
+    """Progress that nobody wants to hear."""
+
+
+class Executor:
+    """Runs ``jobs`` once, in the background; `await_observation` blocks until a job has left its observation."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        cells: Iterable[PlannedCell],
+        jobs: Sequence[Job],
+        artifacts: Artifacts,
+        progress: Callable[[Job, str], None] = quiet,
+    ) -> None:
+        self._setting = setting
+        self._cells = {(c.cell.model, c.cell.backend, c.cell.variant): c for c in cells}
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._progress = progress
+        self._done = {job: threading.Event() for job in jobs}
+        self._stop = threading.Event()
+        self._work = setting.folder / "work"
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._matplotlib = self._work / "matplotlib"
+        quiet = isolation.environment(self._work / "zygote", 0, self._matplotlib)
+        self._forker = Forker(self._work / "zygote.log", quiet)
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every process that runs, skip the rest, tidy up; returns when that is done."""
+        self._stop.set()
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait for the jobs, then remove what only they needed."""
+        if self._thread.is_alive():
+            self._thread.join()
+        self._forker.close()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def observation_folder(self, job: Job) -> Path:
+        """Where a job's observation lies, or will."""
+        return self._setting.folder / "observations" / job.slug
+
+    def await_observation(self, job: Job) -> Observation | None:
+        """The job's observation, once it is there; None when the job was never planned or the run was stopped before it."""
+        if job not in self._done:
+            return None
+        self._done[job].wait()
+        folder = self.observation_folder(job)
+        return read_observation(folder) if (folder / OBSERVATION_FILE).is_file() else None
+
+    def _run(self) -> None:
+        try:
+            self._run_lanes()
+        finally:
+            for event in self._done.values():
+                event.set()
+
+    def _run_lanes(self) -> None:
+        lanes: dict[tuple[str, str, str], list[Job]] = {}
+        for job in self._jobs:
+            if job.purpose is not Purpose.TIMING:
+                lanes.setdefault((job.cell.model, job.cell.backend, job.cell.variant), []).append(job)
+        with ThreadPoolExecutor(self._setting.lanes, thread_name_prefix="lane") as pool:
+            list(pool.map(self._lane, lanes.values()))
+        for job in self._jobs:
+            if job.purpose is Purpose.TIMING:
+                self._lane([job])
+
+    def _lane(self, jobs: Sequence[Job]) -> None:
+        planned = self._cells[jobs[0].cell.model, jobs[0].cell.backend, jobs[0].cell.variant]
+        try:
+            with self._artifacts.held(planned) as held:
+                for job in jobs:
+                    if self._stop.is_set():
+                        return
+                    self._one(job, planned, held.folder)
+        except Exception as error:  # noqa: BLE001 - our own fault must cost one artifact's jobs, and be told, not hang the run
+            for job in jobs:
+                if not self._done[job].is_set():
+                    why = JobError("raised", "executor", f"{type(error).__name__}: {error}")
+                    self._conclude(job, Observation(job, error=why))
+
+    def _one(self, job: Job, planned: PlannedCell, cached: Path) -> None:
+        folder = self.observation_folder(job)
+        if job.purpose is Purpose.BUILD:
+            kept = self._artifacts.kept_build(cached)
+            if kept is not None:
+                self._conclude(job, dataclasses.replace(kept, job=job, notes=(*kept.notes, "artifact from the cache")))
+                return
+            self._artifacts.clear(cached)
+        elif not self._artifacts.is_built(cached):
+            self._conclude(job, self._unbuilt(job))
+            return
+        scratch = self._work / job.slug
+        order = self._order(job, planned, cached, scratch)
+        self._progress(job, "started")
+        with self._artifacts.source_absent(cached, job.purpose is Purpose.FIDELITY):
+            ending = self._perform(order, scratch)
+        observation = self._read(job, folder, ending, scratch)
+        if job.purpose is Purpose.BUILD and observation.error is None:
+            self._artifacts.keep_build(cached, observation)
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._conclude(job, observation)
+
+    def _unbuilt(self, job: Job) -> Observation:
+        build = self.observation_folder(Job(dataclasses.replace(job.cell, device="cpu"), Purpose.BUILD))
+        error = read_observation(build).error if (build / OBSERVATION_FILE).is_file() else None
+        return Observation(job, error=error or JobError("raised", "build", "the artifact was not built"))
+
+    def _order(self, job: Job, planned: PlannedCell, cached: Path, scratch: Path) -> Order:
+        scratch.mkdir(parents=True, exist_ok=True)
+        if job.purpose is Purpose.BUILD:
+            artifact = self._artifacts.artifact(cached)
+        else:
+            artifact = scratch / "moved" / "artifact"
+            shutil.copytree(self._artifacts.artifact(cached), artifact, symlinks=True)
+        return Order(
+            job=job,
+            spec=planned.spec,
+            variant=planned.variant,
+            adapter=planned.adapter,
+            artifact=str(artifact),
+            source=str(self._artifacts.source(cached)),
+            deck=self._setting.deck,
+            images=tuple(image.id for image in self._setting.images),
+            observation=str(self.observation_folder(job)),
+            scratch=str(scratch),
+            matplotlib_cache=str(self._matplotlib),
+            seed=SEED,
+            import_paths=self._setting.import_paths,
+        )
+
+    def _perform(self, order: Order, scratch: Path) -> Ending:
+        path, log = scratch / "order.json", scratch / "log.txt"
+        order.write(path)
+        fresh = order.job.purpose is Purpose.FIDELITY or order.job.cell.device != "cpu" or sys.platform != "linux"
+        worker: Worker
+        if fresh:
+            variables = isolation.environment(scratch, order.job.load.threads, self._matplotlib)
+            worker = spawn(path, log, variables | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)})
+        else:
+            worker = self._forker.fork(path, log)
+        return watch(worker, self._setting.limits.seconds, self._setting.limits.memory_bytes, self._stop)
+
+    def _read(self, job: Job, folder: Path, ending: Ending, scratch: Path) -> Observation:
+        stage_file = folder.with_name(folder.name + ".stage")
+        stage = stage_file.read_text() if stage_file.is_file() else "start"
+        stage_file.unlink(missing_ok=True)
+        if ending.kind == "exited" and ending.status == 0 and (folder / OBSERVATION_FILE).is_file():
+            return dataclasses.replace(read_observation(folder), peak_rss_bytes=ending.peak_rss_bytes)
+        log = scratch / "log.txt"
+        tail = log.read_text(errors="replace")[-4000:] if log.is_file() else ""
+        error = JobError(ending.kind, stage, self._died(ending), tail)
+        return Observation(job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
+
+    def _died(self, ending: Ending) -> str:
+        limits = self._setting.limits
+        if ending.kind == "timeout":
+            return f"still running after {limits.seconds:.0f} s, and was ended (--job-seconds sets the limit)"
+        if ending.kind == "memory":
+            return f"used more than {limits.memory_bytes / 2**30:.1f} GiB, and was ended (--job-memory sets the limit)"
+        if ending.kind == "killed":
+            return "the run was stopped before this job was done"
+        if ending.status < 0:
+            return f"its process died of {signal.Signals(-ending.status).name}"
+        return f"its process exited with status {ending.status} and left no observation"
+
+    def _conclude(self, job: Job, observation: Observation) -> None:
+        if not (self._stop.is_set() and observation.error is not None and observation.error.kind == "killed"):
+            write_observation(self.observation_folder(job), observation)
+        self._done[job].set()
+        self._progress(job, "failed" if observation.error else "done")
+

@@ -1,0 +1,98 @@
+"""The libraries that define detectors: how a model is built, fed and read.
+
+A family turns a `ModelSpec` into a live `Model`, a picture into the tensors that the network takes, and tensors or native answers
+into `Detections`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from harness.types import Detections, ModelSpec, Pixels, Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A model as exporters see it: named tensors in, named tensors out.
+
+    ``module`` is a ``torch.nn.Module`` whose ``forward(*inputs)`` takes the tensors of ``example`` in order and returns a tuple
+    in the order of ``outputs``. ``dynamic_axes`` names the free axes of inputs and outputs, as `torch.onnx.export` wants them.
+    """
+
+    module: Any
+    example: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    dynamic_axes: Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What `Adapter.build` gets: the live detector.
+
+    ``module`` is in eval mode on the CPU; ``graph`` traces it; ``sample`` is a picture with detections. ``config`` is the
+    family's own configuration object. ``native`` holds the objects that this library's users save (Detectron2: ``predictor``).
+    ``attached`` is what a user stores beside the model: labels, metadata, custom objects, under these keys; a route that can keep
+    them must be given exactly these objects.
+    """
+
+    spec: ModelSpec
+    module: Any
+    config: Any
+    sample: Pixels
+    graph: Graph
+    native: Mapping[str, Any] = field(default_factory=dict)
+    attached: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Processor(Protocol):
+    """The two ends of a graph, made from the spec alone: `prepare` before it, `finish` behind it."""
+
+    def prepare(self, image: Pixels) -> Tensors:
+        """The named tensors the graph takes for this picture."""
+
+    def finish(self, outputs: Tensors, image: Pixels) -> Detections:
+        """The graph's named outputs for this picture, as detections in pixels of the original image."""
+
+
+class Family(Protocol):
+    """One library that defines detectors. Its module imports the library only inside functions."""
+
+    name: str
+    requires: tuple[str, ...]
+
+    def materialise(self, spec: ModelSpec, folder: Path) -> Path:
+        """Write the source checkpoint as this library's users have it (one file in ``folder``); returns its path."""
+
+    def build(self, spec: ModelSpec, checkpoint: Path, sample: Pixels) -> Model:
+        """The live model on the CPU, in eval mode, weights read from ``checkpoint``."""
+
+    def construct(self, spec: ModelSpec) -> tuple[Any, Any]:
+        """The module, untrained and in training mode, and the family's configuration object; no weights are read."""
+
+    def processor(self, spec: ModelSpec) -> Processor:
+        """The preprocessing and postprocessing around the model's graph."""
+
+    def predict(self, module: Any, config: Any, images: Sequence[Pixels]) -> list[Detections]:
+        """Answer with a live module; images of equal size go in as one batch, others one by one, in order."""
+
+    def config_text(self, config: Any) -> str:
+        """The configuration as text, equal for equal configurations."""
+
+
+FAMILIES = ("detectron2", "torchvision")
+
+
+def family(name: str) -> Family:
+    """The family of that name. Raises `UnknownName`."""
+    from importlib import import_module
+
+    from harness.errors import UnknownName
+
+    if name not in FAMILIES:
+        raise UnknownName("family", name, FAMILIES)
+    found: Family = import_module(f"harness.families.{name}").FAMILY
+    return found

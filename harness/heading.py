@@ -1,0 +1,208 @@
+"""What a run says of itself beside its verdicts: the header, and one line a cell."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import __version__, doctor, environment, levels, registry
+from harness.checks import CHECKS
+from harness.document import (
+    CellKey,
+    CellLine,
+    CheckEntry,
+    CurvePoint,
+    DeckEntry,
+    EffectiveEntry,
+    ErrorEntry,
+    Header,
+    ImageEntry,
+    Level,
+    Machine,
+    ModelEntry,
+    Notice,
+    Planned,
+    TestedVersions,
+)
+from harness.types import Cell, Job, JobError, ModelSpec, Observation, Purpose, digest
+
+if TYPE_CHECKING:
+    from harness.live import Plan
+    from harness.plan import PlannedCell
+
+METHOD = {
+    "Isolation": "Each job runs in a process of its own with its own HOME, TMPDIR and working folder and the network cut; "
+    "the artifact is copied to another place before it is opened. Fidelity jobs are fresh interpreters and find the source "
+    "weights gone.",
+    "Weights": "After the model was built, every parameter and floating-point buffer is changed in memory by about 1e-3 "
+    "relative (seeded, the same for every backend, the reference included): only an artifact that carries the weights can "
+    "answer alike.",
+    "Reference": "torch_eager in fp32, one thread, one image at a time. Its noise floor F is itself with two threads and with "
+    "batches of equal sizes.",
+    "Matching": "Detections are matched one to one as sets, by IoU, optimally (linear sum assignment), blind to classes.",
+    "Timing": "A survey, not gated: one process a cell, alone on the machine, all threads, monotonic clock, device synchronised.",
+}
+
+
+def header(plan: Plan, keys: Sequence[tuple[str, Cell]], run: str, command: str) -> Header:
+    """The first line of the run."""
+    found = environment.machine()
+    tested = environment.tested()
+    used = dict.fromkeys(check for check, _ in keys)
+    return Header(
+        run=run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        reproduce=command,
+        harness_version=__version__,
+        commit=_commit(),
+        machine=Machine(
+            cpu_model=found.cpu,
+            cores=found.cores,
+            memory_bytes=found.memory_bytes,
+            os=found.system,
+            fingerprint=found.fingerprint,
+            accelerators=found.gpus,
+        ),
+        python=platform.python_version(),
+        versions=plan.versions,
+        tested_versions=TestedVersions(inside=bool(tested.inside), differing=tested.differences),
+        options={name: value for name, value in _plain_options(plan).items() if value},
+        models=tuple(_model(model) for model in dict.fromkeys(cell.model for _, cell in keys)),
+        deck=_deck(plan),
+        checks=tuple(CheckEntry(id=c.id, title=c.title, asks=c.asks) for c in CHECKS.values() if c.id in used),
+        planned=tuple(Planned(check=check, cell=CellKey.of(cell)) for check, cell in keys),
+        levels=tuple(Level(quantity=quantity, level=level) for quantity, level in levels.TABLE),
+        method=METHOD,
+        notices=_notices(plan),
+    )
+
+
+def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> CellLine:
+    """What is known of a cell from its observations."""
+    build, parity, timing = (seen.get(p) for p in (Purpose.BUILD, Purpose.PARITY, Purpose.TIMING))
+    effective = parity.effective if parity else timing.effective if timing else None
+    errors = [o.error for o in seen.values() if o.error is not None]
+    peaks = [o.peak_rss_bytes for o in seen.values() if o.peak_rss_bytes is not None and o.job.purpose is not Purpose.BUILD]
+    return CellLine(
+        cell=CellKey.of(planned.cell),
+        effective=None
+        if effective is None
+        else EffectiveEntry(
+            precision=effective.precision,
+            device=effective.device,
+            provider=effective.provider,
+            threads=effective.threads,
+            streams=effective.streams,
+            versions=effective.versions,
+        ),
+        build_s=build.build_s if build else None,
+        open_s=parity.open_s if parity else None,
+        artifact_bytes=build.artifact_bytes if build else None,
+        artifact_sha256=build.artifact_sha256 if build else None,
+        peak_rss_bytes=max(peaks, default=None),
+        predict_s=parity.predict_s if parity else (),
+        curve=tuple(
+            CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls)
+            for p in (timing.curve if timing else ())
+        ),
+        isolation=parity.isolation if parity else {},
+        notes=tuple(dict.fromkeys(note for o in seen.values() for note in o.notes)),
+        declined=planned.unmet,
+        error=ErrorEntry(kind="broken", stage="import", message=planned.broken) if planned.broken else _error(errors),
+    )
+
+
+def not_run(job: Job, planned: PlannedCell) -> Observation:
+    """The observation of a job that was never started, because a library is absent or broken or the backend declines."""
+    if planned.broken is not None:
+        return Observation(job, error=JobError("broken", "import", planned.broken))
+    return Observation(job, error=JobError("unavailable", "plan", planned.unmet or ""))
+
+
+def _error(errors: Sequence[JobError]) -> ErrorEntry | None:
+    if not errors:
+        return None
+    first = errors[0]
+    return ErrorEntry(kind=first.kind, stage=first.stage, message=first.message, detail=first.detail)
+
+
+def _model(model_id: str) -> ModelEntry:
+    spec = registry.load_model(model_id)
+    return ModelEntry(
+        id=spec.id,
+        family=spec.family,
+        task=spec.task,
+        classes=spec.classes,
+        score_threshold=spec.score_threshold,
+        weights_sha256=spec.weights.sha256,
+        average_precision=_average_precision(spec),
+    )
+
+
+def _average_precision(spec: ModelSpec) -> dict[str, float]:
+    from harness.fixtures.models import WEIGHTS_FOLDER
+
+    recipe = WEIGHTS_FOLDER / f"{spec.id}.json"
+    figures = json.loads(recipe.read_text()).get("ap", {}) if recipe.is_file() else {}
+    return {str(name): float(value) for name, value in figures.items() if isinstance(value, int | float)}
+
+
+def _deck(plan: Plan) -> DeckEntry:
+    images = tuple(
+        ImageEntry(id=image.id, height_px=image.height_px, width_px=image.width_px, sha256=image.sha256)
+        for image in plan.deck.images
+    )
+    return DeckEntry(id=plan.deck.id, sha256=digest([image.sha256 for image in images]), images=images)
+
+
+def _plain_options(plan: Plan) -> dict[str, Any]:
+    options = plan.options
+    return {
+        "model": options.model,
+        "backend": options.backend,
+        "variant": options.variant,
+        "device": options.device,
+        "adapter": tuple(Path(target).name for target in options.adapter),
+        "require": options.require,
+        "scope": options.scope,
+    }
+
+
+def _notices(plan: Plan) -> tuple[Notice, ...]:
+    """One line a library that keeps whole rows from being checked."""
+    notices: dict[str, Notice] = {}
+    for planned in plan.cells:
+        family = planned.spec.family
+        title = {"detectron2": "Detectron2"}.get(family, family)
+        if planned.broken and family in planned.broken:
+            notices[title] = Notice(subject=title, state="broken", reason=planned.broken)
+        elif planned.unmet and planned.unmet.startswith(f"{family} is not installed"):
+            cure = doctor.install_words(family)
+            notices[title] = Notice(subject=title, state="not checked", reason=f"{family} is not installed", cure=cure)
+    return tuple(notices.values())
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, or of the source that pip recorded; None where neither is known."""
+    root = registry.checkout_root()
+    if root is not None:
+        done = subprocess.run(  # git is found where the user has it
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip() or None
+    try:
+        url = importlib.metadata.distribution("detection-harness").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    commit = json.loads(url).get("vcs_info", {}).get("commit_id") if url else None
+    return str(commit) if commit else None

@@ -1,0 +1,78 @@
+"""The numbers that make a check mean something, and where they come from.
+
+They are those of "Output parity at fp32" and of "Throughput" in the project's levels: drawn from Detectron2's own tests, MLPerf,
+OpenVINO's output validation and Triton's stability rule, and from measurements of trained small detectors on CPU (there, the
+reference against itself differs by 5e-5 px and 2e-6 in score, sound backends by about as much, broken ones by 20 px and 0.3).
+**They are never loosened to make a backend pass.**
+
+``F`` is the noise floor: how far the reference's own repeats, over thread counts and equal-size batches, differ from it, measured
+in the same run. It may raise a level up to a fixed limit, so that a noisy reference cannot excuse everything.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOOR_FACTOR = 4.0
+"""A level is at least four times the noise floor F."""
+
+SCORE = 1e-4
+SCORE_LIMIT = 1e-3
+SCORE_NOTED = 2e-5
+"""Score differences, absolute: the level, the most that F may raise it to, and what is worth a note in a record that passes."""
+
+BOX_PX = 1e-2
+BOX_PER_SIDE = 1e-4
+BOX_LIMIT_PX = 0.1
+BOX_NOTED_PX = 1e-3
+BOX_MIN_SIDE_PX = 8.0
+"""Box differences, the largest of the four coordinates; judged where the shorter side of the reference's box is at least 8 px."""
+
+IOU_LARGE = 0.999
+IOU_LARGE_SIDE_PX = 32.0
+IOU_SMALL = 0.99
+"""IoU of matched boxes from 32 px and from `BOX_MIN_SIDE_PX` (shorter side of the reference's box); below that it is not used."""
+
+MASK_IOU_LARGE = 0.999
+MASK_LARGE_AREA_PX = 1024
+MASK_IOU_SMALL = 0.99
+MASK_SMALL_AREA_PX = 64
+"""IoU of matched masks from 1024 and from 64 set pixels in the reference's mask; below that it is not used."""
+
+CERTIFIED_SHARE = 0.005
+"""Of all of the reference's detections, at most this share (or one detection) may differ for a certified reason."""
+
+INSIDE_PX = 1e-3
+"""How far a box may reach over the edge of its image: one rounding of a float32 coordinate of up to 8192 px."""
+
+MEDIAN_SAMPLES = 11
+"""Calls that a median needs: the fewest whose order statistics bound it at 99.9 %."""
+
+
+def score_level(floor: float = 0.0) -> float:
+    """The largest difference in score that counts as none, for a noise floor in score."""
+    return min(max(SCORE, FLOOR_FACTOR * floor), SCORE_LIMIT)
+
+
+def box_level_px(side_px: NDArray[np.float64], floor_px: float = 0.0) -> NDArray[np.float64]:
+    """The largest difference in px for boxes of shorter side ``float64 [N]``; infinite where the side is too small to judge."""
+    level = np.minimum(np.maximum(BOX_PER_SIDE * side_px, max(BOX_PX, FLOOR_FACTOR * floor_px)), BOX_LIMIT_PX)
+    return np.where(side_px >= BOX_MIN_SIDE_PX, level, np.inf)
+
+
+def iou_level(side_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least IoU for boxes of shorter side ``float64 [N]``; 0 where the side is too small to judge."""
+    return np.select([side_px >= IOU_LARGE_SIDE_PX, side_px >= BOX_MIN_SIDE_PX], [IOU_LARGE, IOU_SMALL], 0.0)
+
+
+def mask_iou_level(area_px: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The least IoU for masks of ``int64 [N]`` set pixels; 0 where the mask is too small to judge."""
+    return np.select([area_px >= MASK_LARGE_AREA_PX, area_px >= MASK_SMALL_AREA_PX], [MASK_IOU_LARGE, MASK_IOU_SMALL], 0.0)
+
+
+def certified_allowed(detections: int) -> int:
+    """How many unmatched detections a certificate may excuse on a model and deck with this many in the reference."""
+    return max(1, math.floor(CERTIFIED_SHARE * detections + 1e-9))

@@ -1,0 +1,214 @@
+"""A run while it happens: plan, execute, judge, record. `harness.plugin` drives it; it knows nothing of pytest."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from harness import doctor, environment, heading, registry, waivers
+from harness.artifacts import Artifacts
+from harness.checks import CHECKS, Check, Evidence, judge
+from harness.document import CellLine
+from harness.executor import SEED, Executor, Limits, Setting, quiet
+from harness.fixtures.decks import Deck, deck
+from harness.fixtures.models import QUICK_MODELS
+from harness.journal import RunWriter
+from harness.options import Options
+from harness.plan import PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
+from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
+
+Key = tuple[str, Cell]
+
+
+class Plan:
+    """What a request means here: the cells, the checks of each, the deck. Examines libraries and devices, runs no backend."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._refs = dict(registry.adapters())
+        for target in options.adapter:
+            ref = registry.file_ref(target)
+            self._refs[ref.name] = ref
+        self.adapters = {name: ref.load() for name, ref in self._refs.items()}
+        self.models: Mapping[str, ModelSpec] = registry.models()
+        self.deck: Deck = deck("quick" if options.quick else "scenes")
+        self.devices = _devices()
+        request = Request(options.model, self._backends(), options.variant, options.device, options.scope)
+        origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
+        self.cells = plan_cells(
+            request, self.models, QUICK_MODELS, self.adapters, origins, self.devices, _states(self.adapters, self.models)
+        )
+        self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c))
+
+    def _backends(self) -> tuple[str, ...]:
+        """A backend given as a file is meant to be checked: alone unless others are named too."""
+        given = tuple(registry.file_ref(target).name for target in self.options.adapter)
+        return (*self.options.backend, *given) if self.options.backend or given else ()
+
+    def cells_of(self, check: str) -> list[Cell]:
+        """The cells on which a check is planned, in the plan's order."""
+        return [cell for name, cell in self.keys if name == check]
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Installed versions of everything that can change an answer."""
+        return environment.versions()
+
+    def artifacts(self) -> Artifacts:
+        """The cache of this user, or the one asked for."""
+        root = self.options.cache or platformdirs.user_cache_path("detection-harness") / "artifacts"
+        digests = "".join(image.sha256 for image in self.deck.images)
+        return Artifacts(root, self.versions, self.adapters, SEED, digests)
+
+
+class LiveRun:
+    """One run in its folder. Use: `start` with the kept keys, `verdict` for each, `close`."""
+
+    def __init__(self, plan: Plan, command: str, progress: Callable[[Job, str], None] = quiet) -> None:
+        self.plan = plan
+        self._by_cell = {planned.cell: planned for planned in plan.cells}
+        self._command = command
+        self._progress = progress
+        self._waivers = waivers.load_waivers()
+        self._observations: dict[Job, Observation | None] = {}
+        self.records: list[Record] = []
+        self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
+        self.jobs: tuple[Job, ...] = ()
+
+    def start(self, keys: Sequence[Key]) -> None:
+        """Write the header and start the jobs that these checks need. Raises `RunFolderError`."""
+        plan = self.plan
+        self.jobs = jobs_for(plan.cells, keys)
+        self._writer = RunWriter(self.folder, heading.header(plan, keys, self.folder.name, self._command))
+        options = plan.options
+        setting = Setting(
+            folder=self.folder,
+            deck=plan.deck.id,
+            images=plan.deck.images,
+            limits=Limits(options.job_seconds, int(options.job_memory * 2**30)),
+            lanes=options.lanes or environment.usable_cores(),
+        )
+        self._executor = Executor(setting, plan.cells, self.jobs, plan.artifacts(), self._progress)
+        self._executor.start()
+
+    def verdict(self, check_id: str, cell: Cell) -> Record:
+        """Wait for what the check needs, judge it, write the record down and give it."""
+        check = CHECKS[check_id]
+        judgement = judge(check, self._evidence(check, cell))
+        planned = self._by_cell[cell]
+        record = Record(
+            check=check_id,
+            cell=cell,
+            status=judgement.status,
+            reason=judgement.reason,
+            compared=judgement.compared,
+            measures=judgement.measures,
+            image=judgement.image,
+            reproduce=self._reproduce(planned, check),
+        )
+        record = waivers.apply(record, self._waivers, self.plan.versions, datetime.now(UTC).date())
+        self._writer.record(record)
+        self.records.append(record)
+        return record
+
+    def close(self, cut_off: str | None = None) -> None:
+        """End the jobs, write what is known of each cell, the pictures that differ most, and the footer."""
+        if cut_off is None:
+            self._executor.finish()
+        else:
+            self._executor.stop()
+        from harness.reports.exhibits import exhibits
+
+        for planned in self.plan.cells:
+            self._writer.cell(self._cell_line(planned))
+        for line in exhibits(self.plan.deck, self.records, self._answers()):
+            self._writer.exhibit(line)
+        self._writer.finish(cut_off)
+
+    def unmet_requirements(self) -> list[str]:
+        """A sentence for each ``--require``d backend, model or device of which nothing was compared."""
+        told = (Status.PASSED, Status.FAILED, Status.WAIVED)
+        checked = {name for r in self.records if r.status in told for name in (r.cell.backend, r.cell.model, r.cell.device)}
+        return [f"required, but not checked: {name}" for name in self.plan.options.require if name not in checked]
+
+    def _evidence(self, check: Check, cell: Cell) -> Evidence:
+        planned = self._by_cell[cell]
+        reference = reference_of(cell)
+        floors = floor_jobs(reference) if Purpose.FLOOR in check.reference else ()
+        return Evidence(
+            cell=cell,
+            spec=planned.spec,
+            variant=planned.variant,
+            observed=self._observed(cell, check.needs, planned),
+            reference=self._observed(reference, check.reference - {Purpose.FLOOR}, self._by_cell[reference]),
+            floors=tuple(seen for floor in floors if (seen := self._observation(floor)) is not None),
+            images=self.plan.deck.images,
+        )
+
+    def _observed(self, cell: Cell, purposes: Iterable[Purpose], planned: PlannedCell) -> dict[Purpose, Observation]:
+        if not planned.runs:
+            return {purpose: heading.not_run(job(cell, purpose), planned) for purpose in purposes}
+        found = {purpose: self._observation(job(cell, purpose)) for purpose in purposes}
+        return {purpose: seen for purpose, seen in found.items() if seen is not None}
+
+    def _observation(self, wanted: Job) -> Observation | None:
+        if wanted not in self._observations:
+            self._observations[wanted] = self._executor.await_observation(wanted)
+        return self._observations[wanted]
+
+    def _cell_line(self, planned: PlannedCell) -> CellLine:
+        jobs = {purpose: job(planned.cell, purpose) for purpose in Purpose if purpose is not Purpose.FLOOR}
+        seen = {purpose: found for purpose, one in jobs.items() if (found := self._observations.get(one)) is not None}
+        return heading.cell_line(planned, seen)
+
+    def _answers(self) -> dict[Cell, tuple[Observation, Observation]]:
+        """The parity observations of each cell and of its reference, where both answered."""
+        pairs = {}
+        for planned in self.plan.cells:
+            ours = self._observations.get(job(planned.cell, Purpose.PARITY))
+            theirs = self._observations.get(job(reference_of(planned.cell), Purpose.PARITY))
+            if ours is not None and theirs is not None and ours is not theirs and ours.answers and theirs.answers:
+                pairs[planned.cell] = (ours, theirs)
+        return pairs
+
+    def _reproduce(self, planned: PlannedCell, check: Check) -> str:
+        cell, options = planned.cell, self.plan.options
+        words = ["harness", "run", "--model", cell.model, "--variant", cell.variant, "--device", cell.device]
+        words += ["--adapter", planned.adapter] if ".py:" in planned.adapter else ["--backend", cell.backend]
+        words += ["--quick"] if options.quick else []
+        return shlex.join([*words, "--check", check.id])
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{time.monotonic_ns() % 1000:03d}"
+
+
+def _devices() -> tuple[str, ...]:
+    if not environment.machine().gpus:
+        return ("cpu",)
+    found = doctor.probe_devices(platformdirs.user_cache_path("detection-harness"))
+    return ("cpu", "cuda") if any(name.startswith("cuda") for name in found.get("torch", ())) else ("cpu",)
+
+
+def _states(adapters: Mapping[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, State]:
+    """What every library that a backend or a family needs says of itself; only Detectron2, built by hand, is tried out here."""
+    modules = {module for adapter in adapters.values() for module in adapter.requires}
+    modules |= {spec.family for spec in models.values()}
+    states = {}
+    for module in sorted(modules):
+        if not doctor.present(module):
+            words = doctor.install_words(module)
+            states[module] = State(absent=f"{module} is not installed. To check it too: {words}")
+        elif module == "detectron2":
+            library = doctor.examine(module)
+            if library.state == "broken":
+                states[module] = State(broken=f"{module} is installed but broken: {library.cause}. {library.cure}")
+    return states
+

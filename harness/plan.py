@@ -1,0 +1,223 @@
+"""Which cells, which checks, which jobs: from what was asked to what will run. Imports no backend."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.checks import CHECKS, Check
+from harness.errors import UnknownName, UsageError
+from harness.types import Cell, Job, Load, ModelSpec, Purpose, Variant
+
+if TYPE_CHECKING:
+    from harness.adapters import Adapter
+
+REFERENCE = ("torch_eager", "fp32")
+DEVICES = ("cpu", "cuda")
+FLOORS = (Load(threads=2, batch=1), Load(threads=1, batch=4))
+"""The reference again: another thread count, equal-size batches. Their distance from the reference is the noise floor F."""
+
+_COSTS_S = {Purpose.BUILD: 6.0, Purpose.PARITY: 3.0, Purpose.FIDELITY: 6.0, Purpose.FLOOR: 2.5, Purpose.TIMING: 6.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for. Empty tuples mean all; ``scope`` is default, quick or full."""
+
+    models: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    scope: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell with all that is known of it before it runs.
+
+    ``unmet`` says why it cannot run (a library is not installed, the backend declines); ``broken`` is the cause where a library
+    is installed but does not work: such cells are errored, not declined.
+    """
+
+    cell: Cell
+    spec: ModelSpec
+    variant: Variant
+    adapter: str
+    unmet: str | None = None
+    broken: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether jobs are planned for it."""
+        return self.unmet is None and self.broken is None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is ``torch_eager``, on whatever device."""
+        return (self.cell.backend, self.cell.variant) == REFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether the libraries a family or an adapter needs work here: why not installed, or why broken; both None when fine."""
+
+    absent: str | None = None
+    broken: str | None = None
+
+
+def plan_cells(
+    request: Request,
+    models: Mapping[str, ModelSpec],
+    quick_models: Sequence[str],
+    adapters: Mapping[str, Adapter],
+    origins: Mapping[str, str],
+    devices: Sequence[str],
+    states: Mapping[str, State],
+) -> tuple[PlannedCell, ...]:
+    """All cells of the run, the reference of each model first. Raises `UnknownName` and `UsageError`.
+
+    ``origins`` maps an adapter's name to what a worker loads it by; ``devices`` are those that exist here; ``states`` maps an
+    importable module's name to its state.
+    """
+    chosen_models = _chosen("model", request.models, models, quick_models if request.scope == "quick" else tuple(models))
+    chosen_backends = _chosen("backend", request.backends, adapters, tuple(adapters))
+    chosen_devices = _chosen("device", request.devices, DEVICES, devices)
+    known = {variant.id for adapter in adapters.values() for variant in adapter.variants}
+    for variant in request.variants:
+        if variant not in known:
+            raise UnknownName("variant", variant, known)
+    backends = [REFERENCE[0], *(name for name in chosen_backends if name != REFERENCE[0])]
+    cells = [
+        _planned(models[model], adapters[backend], origins[backend], variant, device, devices, states)
+        for model in chosen_models
+        for device in _with_reference_device(chosen_devices)
+        for backend in backends
+        for variant in adapters[backend].variants
+        if _wanted(request, backend, variant, device, chosen_devices)
+    ]
+    if not any(not cell.is_reference or REFERENCE[0] in chosen_backends for cell in cells):
+        raise UsageError("nothing to check: no backend has such a variant", "`harness list` shows backends and their variants.")
+    return tuple(cells)
+
+
+def _with_reference_device(devices: Sequence[str]) -> list[str]:
+    """CUDA answers are judged against the CPU's: the reference runs there too."""
+    return ["cpu", *(d for d in devices if d != "cpu")]
+
+
+def _wanted(request: Request, backend: str, variant: Variant, device: str, devices: Sequence[str]) -> bool:
+    if (backend, variant.id) == REFERENCE:
+        return True
+    if device not in devices:
+        return False
+    if request.variants:
+        return variant.id in request.variants
+    return variant.base or request.scope == "full"
+
+
+def _chosen(kind: str, asked: Sequence[str], valid: Iterable[str], default: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(valid)
+    for name in asked:
+        if name not in names:
+            raise UnknownName(kind, name, names)
+    return tuple(dict.fromkeys(asked)) or tuple(default)
+
+
+def _planned(
+    spec: ModelSpec,
+    adapter: Adapter,
+    origin: str,
+    variant: Variant,
+    device: str,
+    devices: Sequence[str],
+    states: Mapping[str, State],
+) -> PlannedCell:
+    cell = PlannedCell(Cell(spec.id, adapter.name, variant.id, device), spec, variant, origin)
+    for module in dict.fromkeys((spec.family, *adapter.requires)):
+        state = states.get(module, State())
+        if state.broken is not None:
+            return dataclasses.replace(cell, broken=state.broken)
+        if state.absent is not None:
+            return dataclasses.replace(cell, unmet=state.absent)
+    if device not in devices:
+        return dataclasses.replace(cell, unmet=f"there is no {device} device here")
+    return dataclasses.replace(cell, unmet=adapter.declines(spec, variant, device))
+
+
+def checks_for(cell: PlannedCell) -> tuple[Check, ...]:
+    """The checks planned for a cell: all that its kind can be asked, only `contract.opens` where it cannot run."""
+    return tuple(check for check in CHECKS.values() if _applies(check, cell))
+
+
+def _applies(check: Check, cell: PlannedCell) -> bool:
+    if check.id == "contract.opens":
+        return True
+    if not cell.runs:
+        return False
+    is_origin = cell.is_reference and cell.cell.device == "cpu"
+    if check.suite == "reference":
+        return is_origin
+    if check.suite == "parity":
+        return not is_origin and (check.id != "parity.masks" or cell.spec.task == "segmentation")
+    return True
+
+
+def reference_of(cell: Cell) -> Cell:
+    """What a cell is judged against: ``torch_eager`` on the same device; on the CPU for ``torch_eager`` itself."""
+    itself = (cell.backend, cell.variant) == REFERENCE
+    return Cell(cell.model, *REFERENCE, "cpu" if itself else cell.device)
+
+
+def jobs_for(cells: Iterable[PlannedCell], keys: Iterable[tuple[str, Cell]]) -> tuple[Job, ...]:
+    """The jobs whose observations the kept (check, cell) pairs need, references and floors included, each once."""
+    by_cell = {planned.cell: planned for planned in cells}
+    jobs: dict[Job, None] = {}
+    for check_id, cell in keys:
+        if by_cell[cell].runs:
+            jobs.update(dict.fromkeys(_needed(CHECKS[check_id], cell)))
+    return tuple(sorted(jobs, key=lambda job: _order(job, list(by_cell))))
+
+
+def _needed(check: Check, cell: Cell) -> Iterator[Job]:
+    for purpose in check.needs:
+        yield job(cell, purpose)
+    reference = reference_of(cell)
+    for purpose in check.reference:
+        if purpose is Purpose.FLOOR:
+            yield from floor_jobs(reference)
+        else:
+            yield job(reference, purpose)
+    for wanted in ((cell,) if check.needs else ()) + ((reference,) if check.reference else ()):
+        yield job(wanted, Purpose.BUILD)
+
+
+def job(cell: Cell, purpose: Purpose) -> Job:
+    """The one job of this purpose: timing with all threads, everything else with one."""
+    if purpose is Purpose.BUILD:
+        return Job(dataclasses.replace(cell, device="cpu"), purpose)
+    return Job(cell, purpose, Load(threads=0 if purpose is Purpose.TIMING else 1))
+
+
+def floor_jobs(reference: Cell) -> tuple[Job, ...]:
+    """The reference's repeats."""
+    return tuple(Job(reference, Purpose.FLOOR, load) for load in FLOORS)
+
+
+def _order(job: Job, cells: Sequence[Cell]) -> tuple[int, int, int]:
+    purposes = list(Purpose)
+    position = next((i for i, cell in enumerate(cells) if _lane(cell) == _lane(job.cell)), len(cells))
+    return position, purposes.index(job.purpose), FLOORS.index(job.load) if job.load in FLOORS else 0
+
+
+def _lane(cell: Cell) -> tuple[str, str, str]:
+    return cell.model, cell.backend, cell.variant
+
+
+def estimated_minutes(jobs: Iterable[Job], cached: Iterable[Job], lanes: int) -> float:
+    """A rough figure from what jobs cost on 2 quiet cores; timing jobs run alone, builds already cached cost nothing."""
+    skip = set(cached)
+    shared = sum(_COSTS_S[j.purpose] for j in jobs if j.purpose is not Purpose.TIMING and j not in skip)
+    alone = sum(_COSTS_S[j.purpose] for j in jobs if j.purpose is Purpose.TIMING)
+    return (shared / lanes + alone) / 60

@@ -1,0 +1,107 @@
+"""Every backend as a detector: what a `GraphSession` lacks, the family supplies."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.adapters import Adapter, DetectorSession, GraphSession, Restored
+from harness.digests import restoration
+from harness.errors import HarnessError
+from harness.families import Family, family
+
+if TYPE_CHECKING:
+    from harness.types import Detections, Effective, Pixels, Restoration, Variant
+    from harness.worker import Order
+
+
+class Detector:
+    """An open session with one face: pictures in, detections out."""
+
+    def __init__(self, session: DetectorSession | GraphSession, order: Order, kind: Family, defaults: dict[str, str]) -> None:
+        self._graph = session if isinstance(session, GraphSession) else None
+        self._owner = session if isinstance(session, DetectorSession) else None
+        self._session = session
+        self._order = order
+        self._family = kind
+        self._defaults = defaults
+        self._processor = kind.processor(order.spec) if self._graph else None
+
+    @property
+    def effective(self) -> Effective:
+        """What the runtime says it did."""
+        return self._session.effective
+
+    @property
+    def restored(self) -> Restored | None:
+        """The live object of a store; None for graphs."""
+        return None if self._owner is None else self._owner.restored
+
+    @property
+    def batching(self) -> str:
+        """How several images in one call are run, in words: the adapter's own ``batching``, else a plain statement."""
+        said = getattr(self._session, "batching", None)
+        return str(said) if said else ("requests through run_many" if self._processor else "the backend's own predict")
+
+    def predict(self, images: Sequence[Pixels]) -> list[Detections]:
+        """One answer an image, in order."""
+        if self._owner is not None:
+            return self._owner.predict(images)
+        if self._graph is None or self._processor is None:
+            raise HarnessError("a session is neither a DetectorSession nor a GraphSession")
+        prepared = [self._processor.prepare(image) for image in images]
+        outputs = [self._graph.run(prepared[0])] if len(prepared) == 1 else self._graph.run_many(prepared)
+        return [self._processor.finish(out, image) for out, image in zip(outputs, images, strict=True)]
+
+    def synchronise(self) -> None:
+        """Wait for the device, so that a clock read afterwards means what it says."""
+        torch = sys.modules.get("torch")
+        if self.effective.device.startswith("cuda") and torch is not None:
+            torch.cuda.synchronize()
+
+    def restoration(self) -> Restoration | None:
+        """What came back, hashed; None where the backend gives no live object."""
+        back = self.restored
+        if back is None:
+            return None
+        text = None if back.config is None else self._family.config_text(back.config)
+        changed = tuple(sorted(f"{key}: {was} -> {now}" for key, was, now in self._changes()))
+        return restoration(back.module, text, back.attached, defaults_changed=changed)
+
+    def _changes(self) -> Iterator[tuple[str, str, str]]:
+        now = process_defaults()
+        for key, was in self._defaults.items():
+            if now.get(key) != was:
+                yield key, was, now.get(key, "gone")
+
+
+@contextmanager
+def opened(adapter: Adapter, artifact: Path, variant: Variant, order: Order) -> Iterator[Detector]:
+    """Open the artifact with the adapter; raises `HarnessError` when what it gives is no session."""
+    defaults = process_defaults()
+    kind = family(order.spec.family)
+    with adapter.open(artifact, variant, order.job.cell.device) as session:
+        if not isinstance(session, DetectorSession | GraphSession):
+            raise HarnessError(
+                f"{adapter.name}.open gave a {type(session).__name__}, which is neither DetectorSession nor GraphSession",
+                "See docs/adapters.md for the methods that each must have.",
+            )
+        yield Detector(session, order, kind, defaults)
+
+
+def process_defaults() -> dict[str, str]:
+    """Process-wide settings of torch that opening a model must not change, as text."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    return {
+        "default dtype": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "default tensor type": torch.empty(0).type(),
+        "grad mode": str(torch.is_grad_enabled()),
+        "threads": str(torch.get_num_threads()),
+        "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+    }

@@ -1,0 +1,69 @@
+"""What exporters that trace a graph have in common: warnings to be expected, and names that artifacts do not keep by themselves."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.families import Graph
+
+_FILE = "graph.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The order of a graph's named tensors, and what exported it (a sentence with versions), kept beside an exported file."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    exporter: str
+
+    @classmethod
+    def of(cls, graph: Graph, exporter: str) -> Signature:
+        """The signature of a live graph."""
+        return cls(tuple(graph.example), tuple(graph.outputs), exporter)
+
+    def write(self, artifact: Path) -> None:
+        """Keep it in the folder ``artifact``."""
+        (artifact / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, artifact: Path) -> Signature:
+        """The signature kept in the folder ``artifact``."""
+        kept = json.loads((artifact / _FILE).read_text(encoding="utf-8"))
+        return cls(tuple(kept["inputs"]), tuple(kept["outputs"]), kept["exporter"])
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Silence what tracing a detector always warns of; everything else comes through.
+
+    A traced graph is checked against the live model on pictures of other sizes, so a warning that a trace *might* not generalise
+    says nothing that the checks do not say better; and the routes that the guides teach are deprecated in torch 2.15.
+    """
+    with warnings.catch_warnings():
+        for category, message in (
+            (FutureWarning, r"`torch\.jit\.\w+` is deprecated"),
+            (DeprecationWarning, r"`torch\.jit\.\w+` is deprecated"),
+            (DeprecationWarning, r"You are using the legacy TorchScript-based ONNX export"),
+            (DeprecationWarning, r"The feature will be removed. Please remove usage of this function"),
+            (UserWarning, r"To copy construct from a tensor"),
+            (UserWarning, r"Constant folding - Only steps=1 can be constant folded"),
+            (UserWarning, r"Exporting aten::index operator of advanced indexing"),
+        ):
+            warnings.filterwarnings("ignore", message, category)
+        warnings.filterwarnings("ignore", category=_tracer_warning())
+        yield
+
+
+def _tracer_warning() -> type[Warning]:
+    from torch.jit import TracerWarning
+
+    found: type[Warning] = TracerWarning
+    return found

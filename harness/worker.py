@@ -1,0 +1,289 @@
+"""Runs one job in this process and leaves its observation on disk.
+
+`python -m harness.worker ORDER.json` is a fresh process; `harness.zygote` forks one from a parent that has imported the heavy
+libraries. Either way nothing of the job outlives it but the observation folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import importlib
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import isolation
+from harness.errors import Broken, HarnessError, Unavailable
+from harness.observations import write_observation
+from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant, Weights
+
+if TYPE_CHECKING:
+    from harness.sessions import Detector
+    from harness.types import Detections, Pixels, Restoration
+
+EXIT_NO_OBSERVATION = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Everything a worker needs to run one job; plain JSON on disk.
+
+    ``adapter`` is a name of the registry or ``file.py:NAME``. ``artifact`` is the folder to build into, or the moved copy to
+    open. ``source`` is the folder of the source checkpoint (`Family.materialise`), which a fidelity job finds empty. ``deck``
+    names the deck, ``images`` the ids to answer, in order. ``import_paths`` are put before `sys.path`.
+    """
+
+    job: Job
+    spec: ModelSpec
+    variant: Variant
+    adapter: str
+    artifact: str
+    source: str
+    deck: str
+    images: tuple[str, ...]
+    observation: str
+    scratch: str
+    matplotlib_cache: str
+    seed: int
+    import_paths: tuple[str, ...] = field(default_factory=tuple)
+
+    def write(self, path: Path) -> None:
+        """Write the order as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(self), default=dict))
+
+    @classmethod
+    def read(cls, path: Path) -> Order:
+        """Read what `write` wrote."""
+        raw = json.loads(path.read_text())
+        job = raw.pop("job")
+        spec = raw.pop("spec")
+        return cls(
+            job=Job(Cell(**job["cell"]), Purpose(job["purpose"]), Load(**job["load"]), job["repeat"]),
+            spec=ModelSpec(**{**spec, "weights": Weights(**spec["weights"]), "classes": tuple(spec["classes"])}),
+            variant=Variant(**raw.pop("variant")),
+            images=tuple(raw.pop("images")),
+            import_paths=tuple(raw.pop("import_paths")),
+            **raw,
+        )
+
+
+def run_order(order: Order) -> None:
+    """Run the job and write its observation, or the error in its place; never raises for what a backend does."""
+    faulthandler.enable()
+    stage = _Stage(Path(order.observation))
+    threads = order.job.load.threads
+    stage.enter("isolate")
+    isolated = isolation.enter(Path(order.scratch), threads, Path(order.matplotlib_cache))
+    sys.path[:0] = order.import_paths
+    try:
+        observation = _JOBS[order.job.purpose](order, stage)
+    except Exception as error:  # noqa: BLE001 - a backend's crash becomes a status, never this program's own
+        observation = Observation(order.job, error=_describe(error, stage.name))
+    observation = dataclasses.replace(observation, isolation=isolated)
+    write_observation(Path(order.observation), observation)
+
+
+class _Stage:
+    """Says on disk how far the job came, so that a process that dies can still be explained."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = "start"
+        self._file = folder.with_name(folder.name + ".stage")
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+
+    def enter(self, name: str) -> None:
+        self.name = name
+        self._file.write_text(name)
+
+
+def _describe(error: Exception, stage: str) -> JobError:
+    kind = "unavailable" if isinstance(error, Unavailable) else "broken" if isinstance(error, Broken) else "raised"
+    message = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+    return JobError(kind, stage, message[:2000], "".join(traceback.format_exception(error))[-6000:])
+
+
+def _prepare_runtime(order: Order) -> None:
+    """The thread count of libraries that are already imported (a forked job) or will be."""
+    threads = order.job.load.threads
+    torch: Any = importlib.import_module("torch")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+def _build(order: Order, stage: _Stage) -> Observation:
+    from harness.adapters import Restored
+    from harness.digests import restoration, tree_bytes, tree_sha256
+    from harness.families import family
+    from harness.perturb import perturb
+
+    stage.enter("import")
+    _prepare_runtime(order)
+    adapter = _adapter(order)
+    kind = family(order.spec.family)
+    stage.enter("build model")
+    source = Path(order.source)
+    source.mkdir(parents=True, exist_ok=True)
+    model = kind.build(order.spec, kind.materialise(order.spec, source), _sample(order))
+    perturb(model.module, order.seed)
+
+    def state() -> Restoration:
+        return restoration(model.module, kind.config_text(model.config), model.attached)
+
+    before = state()
+    stage.enter("build")
+    artifact = _empty(Path(order.artifact))
+    began = time.monotonic()
+    adapter.build(model, order.variant, artifact)
+    build_s = time.monotonic() - began
+    observation = Observation(
+        order.job,
+        build_s=build_s,
+        source=before,
+        source_after=state(),
+        artifact_bytes=tree_bytes(artifact),
+        artifact_sha256=tree_sha256(artifact),
+    )
+    stage.enter("open again in the same process")
+    with _opened(order, artifact) as detector:
+        if not isinstance(detector.restored, Restored):
+            return observation
+        answers = _answer(detector, order, stage)
+        restored = detector.restoration()
+        stage.enter("save once more")
+        again = dataclasses.replace(
+            model,
+            module=detector.restored.module,
+            config=model.config if detector.restored.config is None else detector.restored.config,
+            native={**model.native, **detector.restored.native},
+        )
+        second = _empty(Path(order.scratch) / "resaved")
+        adapter.build(again, order.variant, second)
+    with _opened(order, second) as detector:
+        return dataclasses.replace(observation, answers=answers, restored=restored, resaved=detector.restoration())
+
+
+def _answers(order: Order, stage: _Stage) -> Observation:
+    """Open the artifact and answer the images: parity, fidelity and floor jobs differ only in what surrounds them."""
+    stage.enter("import")
+    _prepare_runtime(order)
+    stage.enter("open")
+    began = time.monotonic()
+    with _opened(order, Path(order.artifact)) as detector:
+        open_s = time.monotonic() - began
+        restored = detector.restoration()
+        predict_s: list[float] = []
+        answers = _answer(detector, order, stage, predict_s)
+        return Observation(
+            order.job,
+            answers=answers,
+            effective=detector.effective,
+            open_s=open_s,
+            predict_s=tuple(predict_s),
+            restored=restored,
+        )
+
+
+def _timing(order: Order, stage: _Stage) -> Observation:
+    from harness.clock import batch_curve
+
+    stage.enter("import")
+    _prepare_runtime(order)
+    stage.enter("open")
+    began = time.monotonic()
+    with _opened(order, Path(order.artifact)) as detector:
+        open_s = time.monotonic() - began
+        stage.enter("time")
+        images = [pixels for _, pixels in _pixels(order)]
+        curve = batch_curve(detector.predict, images, detector.batching, detector.synchronise)
+        return Observation(order.job, effective=detector.effective, open_s=open_s, curve=curve)
+
+
+_JOBS = {
+    Purpose.BUILD: _build,
+    Purpose.PARITY: _answers,
+    Purpose.FIDELITY: _answers,
+    Purpose.FLOOR: _answers,
+    Purpose.TIMING: _timing,
+}
+
+
+def _answer(detector: Detector, order: Order, stage: _Stage, predict_s: list[float] | None = None) -> dict[str, Detections]:
+    """Answers by image id, in the deck's order; equal sizes go together where the load says more than one image a call."""
+    answers: dict[str, Detections] = {}
+    for group in _groups(list(_pixels(order)), order.job.load.batch):
+        stage.enter(f"predict {', '.join(name for name, _ in group)}")
+        began = time.monotonic()
+        got = detector.predict([pixels for _, pixels in group])
+        if predict_s is not None:
+            predict_s.append(time.monotonic() - began)
+        if len(got) != len(group):
+            raise HarnessError(f"predict answered {len(got)} times for {len(group)} images")
+        answers.update({name: answer for (name, _), answer in zip(group, got, strict=True)})
+    return {name: answers[name] for name in order.images}
+
+
+def _groups(images: Sequence[tuple[str, Pixels]], batch: int) -> Iterator[list[tuple[str, Pixels]]]:
+    by_size: dict[tuple[int, ...], list[tuple[str, Pixels]]] = {}
+    for name, pixels in images:
+        by_size.setdefault(pixels.shape, []).append((name, pixels))
+    queue = list(images) if batch == 1 else [pair for same in by_size.values() for pair in same]
+    while queue:
+        size = queue[0][1].shape
+        group = [pair for pair in queue[:batch] if pair[1].shape == size]
+        yield group
+        queue = queue[len(group) :]
+
+
+def _pixels(order: Order) -> Iterator[tuple[str, Pixels]]:
+    from harness.fixtures.decks import deck
+
+    source = deck(order.deck)
+    for name in order.images:
+        yield name, source.pixels(name)
+
+
+def _sample(order: Order) -> Pixels:
+    from harness.fixtures.decks import deck
+
+    source = deck(order.deck)
+    return source.pixels(source.sample)
+
+
+def _adapter(order: Order) -> Any:
+    from harness.registry import load_adapter, load_adapter_file
+
+    return load_adapter_file(order.adapter) if ".py:" in order.adapter else load_adapter(order.adapter)
+
+
+@contextmanager
+def _opened(order: Order, artifact: Path) -> Iterator[Detector]:
+    from harness.sessions import opened
+
+    options: Mapping[str, Any] = {**order.variant.open, "threads": order.job.load.threads}
+    with opened(_adapter(order), artifact, dataclasses.replace(order.variant, open=options), order) as detector:
+        yield detector
+
+
+def _empty(folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def main() -> None:
+    """Entry point of a fresh process: one argument, the order's file."""
+    run_order(Order.read(Path(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Every backend answers as the reference does, on one shared deck of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.plugin import Verdict
+
+
+@pytest.mark.check("reference.stable")
+@pytest.mark.covers("M18")
+def test_reference_is_stable(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.detections")
+@pytest.mark.covers("M8", "M17", "M18")
+def test_same_detections(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.classes")
+@pytest.mark.covers("M8", "M17", "M18")
+def test_same_classes(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.scores")
+@pytest.mark.covers("M8", "M17", "M18")
+def test_same_scores(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.boxes")
+@pytest.mark.covers("M8", "M10", "M17", "M18")
+def test_same_boxes(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.masks")
+@pytest.mark.covers("M8", "M10", "M17", "M18")
+def test_same_masks(verdict: Verdict) -> None:
+    verdict.demand()
