@@ -213,7 +213,7 @@ def _aligned_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.f
     corner = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     intersection = np.clip(corner, 0.0, None).prod(axis=1)
     union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - intersection
-    iou = (a == b).all(axis=1).astype(np.float64)
+    iou: NDArray[np.float64] = (a == b).all(axis=1).astype(np.float64)
     np.divide(intersection, union, out=iou, where=union > 0)
     return iou
 
@@ -254,9 +254,7 @@ def _span(masks: Masks, index: int) -> NDArray[np.int64]:
     return np.array([x, y, x + width, y + height], dtype=np.int64)
 
 
-def _in_window(
-    masks: Masks, crops: Sequence[NDArray[np.bool_]], index: int, window_xyxy_px: Sequence[int]
-) -> NDArray[np.bool_]:
+def _in_window(masks: Masks, crops: Sequence[NDArray[np.bool_]], index: int, window_xyxy_px: Sequence[int]) -> NDArray[np.bool_]:
     x1, y1, x2, y2 = (int(v) for v in window_xyxy_px)
     full = np.zeros((y2 - y1, x2 - x1), dtype=np.bool_)
     left, top, right, bottom = (int(v) for v in _span(masks, index))

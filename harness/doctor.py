@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.environment import UNDER_TEST, Machine, Tested, installed, machine, usable_cores, versions, within_tested
+from harness.environment import UNDER_TEST, Machine, Tested, installed, machine, tested, usable_cores, versions
 from harness.types import digest
 
 DETECTRON2_COMMIT = "02b5c4e2"
@@ -86,7 +86,7 @@ def diagnose(cache: Path) -> Diagnosis:
         libraries = tuple(pool.map(examine, UNDER_TEST))
     works = {library.name for library in libraries if library.state == "works"}
     devices = probe_devices(cache) if "torch" in works else {}
-    return Diagnosis(machine(), versions(), within_tested(), libraries, devices)
+    return Diagnosis(machine(), versions(), tested(), libraries, devices)
 
 
 def present(module: str) -> bool:

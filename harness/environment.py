@@ -124,17 +124,20 @@ def constraints_file() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def within_tested(found: Mapping[str, str] | None = None) -> Tested:
-    """Compare installed versions (by default `versions`) with constraints.txt; local parts such as ``+cu130`` do not count.
+def tested() -> Tested:
+    """Compare the installed `versions` with constraints.txt."""
+    return compared(versions(), constraints())
 
-    A distribution that constraints.txt does not pin (Detectron2, this project itself) is left out.
+
+def compared(found: Mapping[str, str], pins: Mapping[str, str]) -> Tested:
+    """Compare versions with pinned ones; local parts such as ``+cu130`` do not count.
+
+    A distribution that is not pinned (Detectron2, this project itself) is left out; without any pin the answer is unknown.
     """
-    pins = constraints()
     if not pins:
         return Tested(None, ())
-    present = versions() if found is None else found
     differences = []
-    for name, value in present.items():
+    for name, value in found.items():
         pin = pins.get(canonicalize_name(name))
         if pin is not None and _public(value) != _public(pin):
             differences.append(f"{name} {value} (tested: {pin})")

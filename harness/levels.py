@@ -68,11 +68,26 @@ def iou_level(side_px: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.select([side_px >= IOU_LARGE_SIDE_PX, side_px >= BOX_MIN_SIDE_PX], [IOU_LARGE, IOU_SMALL], 0.0)
 
 
-def mask_iou_level(area_px: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The least IoU for masks of ``int64 [N]`` set pixels; 0 where the mask is too small to judge."""
+def mask_iou_level(area_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The least IoU for masks of ``float64 [N]`` set pixels; 0 where the mask is too small to judge."""
     return np.select([area_px >= MASK_LARGE_AREA_PX, area_px >= MASK_SMALL_AREA_PX], [MASK_IOU_LARGE, MASK_IOU_SMALL], 0.0)
 
 
 def certified_allowed(detections: int) -> int:
     """How many unmatched detections a certificate may excuse on a model and deck with this many in the reference."""
     return max(1, math.floor(CERTIFIED_SHARE * detections + 1e-9))
+
+
+TABLE = (
+    ("a restored model: weights, answers, config, attachments", "equal, bit for bit"),
+    ("matching", "as sets, by IoU without class, one to one, optimal; both directions"),
+    ("unmatched detections", "0, save certified ties: at most one, or 0.5 %, of a model and deck"),
+    ("class of matched", "100 %"),
+    ("score", "max(1e-4, 4F), never above 1e-3; above 2e-5 is noted"),
+    ("box, side from 8 px", "max(0.01 px, 1e-4 x side, 4F), never above 0.1 px; above 0.001 px is noted"),
+    ("IoU of matched", "at least 0.999 from 32 px of side, 0.99 from 8 px, not used below"),
+    ("mask of each instance", "IoU at least 0.999 from 1024 px of area, 0.99 from 64 px; every flipped pixel within 0.01 of 0.5"),
+    ("noise floor F", "the reference against itself over thread counts and equal-size batches, in the same run"),
+    ("batch curve", "survey, not gated; a median needs 11 calls"),
+)
+"""Quantity and level, in words, as the page prints them."""

@@ -57,7 +57,7 @@ def overlaps(a_xyxy_px: NDArray[np.float32], b_xyxy_px: NDArray[np.float32], gro
     intersection = np.clip(corner, 0.0, None).prod(axis=2)
     area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
     union = area_a[:, None] + area_b[None, :] - intersection
-    iou = np.zeros_like(union)
+    iou: NDArray[np.float64] = np.zeros_like(union)
     np.divide(intersection, union, out=iou, where=union > 0)
     return iou
 
@@ -68,7 +68,9 @@ def weights(reference: Detections, candidate: Detections) -> NDArray[np.float64]
     same = reference.labels[:, None] == candidate.labels[None, :]
     scores = (np.nan_to_num(side.scores.astype(np.float64), posinf=0.0, neginf=0.0) for side in (reference, candidate))
     apart = np.clip(np.abs(np.subtract.outer(*scores)), 0.0, 1.0)
-    return np.where(overlap >= MIN_OVERLAP, overlap + CLASS_BONUS * same + SCORE_BONUS * (1.0 - apart), 0.0)
+    weight: NDArray[np.float64] = overlap + CLASS_BONUS * same + SCORE_BONUS * (1.0 - apart)
+    weight[overlap < MIN_OVERLAP] = 0.0
+    return weight
 
 
 def match(reference: Detections, candidate: Detections) -> Matching:
@@ -119,7 +121,7 @@ def _key(detections: Detections, order: NDArray[np.intp]) -> tuple[int, bytes, b
 
 
 def _grown(boxes_xyxy_px: NDArray[np.float32], growth_px: float) -> NDArray[np.float64]:
-    grown = boxes_xyxy_px.astype(np.float64) + np.array([-growth_px, -growth_px, growth_px, growth_px])
+    grown: NDArray[np.float64] = boxes_xyxy_px.astype(np.float64) + np.array([-growth_px, -growth_px, growth_px, growth_px])
     broken = ~np.isfinite(grown).all(axis=1) | (grown[:, 2:] < grown[:, :2]).any(axis=1)
     # Far outside every image and without area: such a box overlaps nothing, its copies included.
     grown[broken] = -1e18

@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a test last said: passed, failed or skipped. ``passed_with`` holds, for each kind of cell that passed, its libraries."""
+    """What a test last said: passed, failed or skipped. ``passed_with`` holds the libraries of each kind of cell that passed."""
 
     said: str
     passed_with: tuple[frozenset[str], ...] = ()

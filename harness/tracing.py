@@ -1,4 +1,4 @@
-"""What exporters that trace a graph have in common: warnings to be expected, and names that artifacts do not keep by themselves."""
+"""What exporters that trace a graph have in common: warnings to expect, and names that an exported file does not keep."""
 
 from __future__ import annotations
 
@@ -8,26 +8,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.families.torchvision_resize import with_size
 
 if TYPE_CHECKING:
     from harness.families import Graph
+    from harness.types import Tensors
 
 _FILE = "graph.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The order of a graph's named tensors, and what exported it (a sentence with versions), kept beside an exported file."""
+    """The order of a graph's named tensors, and what exported it (a sentence with versions), kept beside an exported file.
+
+    ``limits_px`` are a mended torchvision detector's least and largest size: its graph is told the size to resize to.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     exporter: str
+    limits_px: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, graph: Graph, exporter: str) -> Signature:
+    def of(cls, graph: Graph, exporter: str, limits_px: tuple[int, int] | None = None) -> Signature:
         """The signature of a live graph."""
-        return cls(tuple(graph.example), tuple(graph.outputs), exporter)
+        return cls(tuple(graph.example), tuple(graph.outputs), exporter, limits_px)
+
+    def ordered(self, tensors: Tensors) -> dict[str, Any]:
+        """The inputs in the graph's order, contiguous, what a mended graph is told besides among them."""
+        told = tensors if self.limits_px is None else with_size(tensors, self.limits_px)
+        return {name: np.ascontiguousarray(told[name]) for name in self.inputs}
 
     def write(self, artifact: Path) -> None:
         """Keep it in the folder ``artifact``."""
@@ -37,7 +51,8 @@ class Signature:
     def read(cls, artifact: Path) -> Signature:
         """The signature kept in the folder ``artifact``."""
         kept = json.loads((artifact / _FILE).read_text(encoding="utf-8"))
-        return cls(tuple(kept["inputs"]), tuple(kept["outputs"]), kept["exporter"])
+        limits = kept["limits_px"]
+        return cls(tuple(kept["inputs"]), tuple(kept["outputs"]), kept["exporter"], limits and (limits[0], limits[1]))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _RECEIPT = "receipt.json"
 _SPEC = "spec.json"
 _WEIGHTS = "saved_model.pth"
+_CONFIG = "config"
 _FAMILY_OF_ROUTE = {"module": "detectron2", "predictor": "detectron2", "pytorch": "torchvision"}
 _ENVIRONMENT = {"BENTOML_DO_NOT_TRACK": "True"}
 
@@ -142,24 +143,27 @@ class BentomlStore:
                 if "weights_only" in variant.open:
                     options["weights_only"] = variant.open["weights_only"]
                 if variant.open.get("weights_from_store"):
-                    stored.custom_objects["config"].MODEL.WEIGHTS = stored.path_of(_WEIGHTS)
+                    stored.custom_objects[_CONFIG].MODEL.WEIGHTS = stored.path_of(_WEIGHTS)
                 loaded = backend.load_model(stored, **options)
                 attached = _attached(stored)
-                session = StoreSession(spec, loaded, stored.custom_objects.get("config"), attached)
+                session = StoreSession(spec, loaded, stored.custom_objects.get(_CONFIG), attached)
             yield session
 
 
 def _attached(stored: Any) -> dict[str, Any]:
-    """What the store holds beside the model, under the keys of `Model.attached`; the configuration included, as it is stored."""
+    """What the store holds beside the model, under the keys of `Model.attached`.
+
+    The configuration, which `bentoml.detectron` documents to keep among the custom objects, is `Restored.config` instead.
+    """
     return {
         "labels": dict(stored.info.labels),
         "metadata": dict(stored.info.metadata),
-        "custom_objects": dict(stored.custom_objects),
-        "signatures": {name: signature_text(signature) for name, signature in stored.info.signatures.items()},
+        "custom_objects": {name: value for name, value in stored.custom_objects.items() if name != _CONFIG},
+        "signatures": {name: _signature(signature) for name, signature in stored.info.signatures.items()},
     }
 
 
-def signature_text(signature: Any) -> dict[str, Any]:
+def _signature(signature: Any) -> dict[str, Any]:
     """A stored signature as a user writes one; ``batch_dim`` only where it means something, which is with ``batchable``."""
     fields = {"batchable": signature.batchable}
     if signature.batchable:

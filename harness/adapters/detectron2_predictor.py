@@ -44,7 +44,7 @@ class PredictorSession:
 
 def predict_each(predictor: Any, images: Sequence[Pixels]) -> list[Detections]:
     """Answers of a `DefaultPredictor`, which takes BGR whatever the model takes."""
-    from harness.families.detectron2 import detections_of
+    from harness.families.detectron2_instances import detections_of
 
     return [detections_of(predictor(image[:, :, ::-1])["instances"]) for image in images]
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.families.torchvision_resize import graph_with_size, limits_px
 from harness.tracing import Signature, expected_warnings
 from harness.types import Effective, Variant
 
@@ -18,7 +20,15 @@ if TYPE_CHECKING:
     from harness.families import Model
     from harness.types import ModelSpec, Tensors
 
-_CLASSES = {"INT4": "int4", "UINT4": "int4", "INT8": "int8", "UINT8": "int8", "BFLOAT16": "bf16", "FLOAT16": "fp16", "FLOAT": "fp32"}
+_CLASSES = {
+    "INT4": "int4",
+    "UINT4": "int4",
+    "INT8": "int8",
+    "UINT8": "int8",
+    "BFLOAT16": "bf16",
+    "FLOAT16": "fp16",
+    "FLOAT": "fp32",
+}
 _FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
 _OPT_OUT = "ORT_DISABLE_TELEMETRY"
 _CUDA = "CUDAExecutionProvider"
@@ -45,14 +55,16 @@ def _onnxruntime() -> Any:
 class OrtSession:
     """An inference session. Inputs and outputs carry the names of the graph that was exported."""
 
+    batching = "one image after the other"
+
     def __init__(self, session: Any, onnx_file: Path, signature: Signature) -> None:
         self._session, self._onnx_file, self._signature = session, onnx_file, signature
         # The exporter drops an input that no node reads, and the session refuses to be fed it.
-        self._fed = tuple(given.name for given in session.get_inputs())
+        self._fed = {given.name for given in session.get_inputs()}
 
-    @property
+    @cached_property
     def effective(self) -> Effective:
-        """Read back from the session; the stored precision from the file on disk. Threads None: the runtime chose, and won't say."""
+        """Read back from the session; the stored precision from the file. Threads None: the runtime's own, untold, number."""
         provider = self._session.get_providers()[0]
         threads = int(self._session.get_session_options().intra_op_num_threads)
         found = _stored_precisions(self._onnx_file)
@@ -68,7 +80,7 @@ class OrtSession:
 
     def run(self, tensors: Tensors) -> Tensors:
         """Named tensors in, named tensors out; the session makes new arrays for each call."""
-        feed = {name: np.ascontiguousarray(tensors[name]) for name in self._fed}
+        feed = {name: value for name, value in self._signature.ordered(tensors).items() if name in self._fed}
         answers = self._session.run(list(self._signature.outputs), feed)
         return dict(zip(self._signature.outputs, answers, strict=True))
 
@@ -82,22 +94,26 @@ class OnnxruntimeSession:
 
     name = "onnxruntime_session"
     requires = ("onnxruntime", "onnx", "torch")
-    variants = (Variant("f32", build={"opset": 17}),)
+    variants = (Variant("f32", build={"opset": 17}), Variant("f32_mended", build={"opset": 17, "mend": True}, mends="f32"))
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """CUDA needs the package that has the provider."""
+        """CUDA needs the package that has the provider; only torchvision's resize needs mending."""
         if device == "cuda" and not _installed("onnxruntime-gpu"):
             return "The installed onnxruntime has no CUDA provider; onnxruntime-gpu has."
+        if variant.mends is not None and model.family != "torchvision":
+            return "Nothing to mend: the resize that tracing gets wrong is torchvision's."
         return None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model.onnx``, and the names of the graph's tensors beside it.
 
         ``dynamo=False`` is named because torch's default exporter refuses detectors (data-dependent shapes).
+        Mended: torchvision's graph is told the size to resize to.
         """
         import torch
 
-        graph = model.graph
+        mend = variant.build.get("mend", False)
+        graph = graph_with_size(model) if mend else model.graph
         with expected_warnings(), torch.no_grad():
             torch.onnx.export(
                 graph.module,
@@ -110,7 +126,7 @@ class OnnxruntimeSession:
                 dynamic_axes={name: dict(axes) for name, axes in graph.dynamic_axes.items()},
             )
         exporter = f"torch.onnx.export {version('torch')} (dynamo=False, opset {variant.build['opset']})"
-        Signature.of(graph, exporter).write(artifact)
+        Signature.of(graph, exporter, limits_px(model) if mend else None).write(artifact)
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[OrtSession]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.families.torchvision_resize import graph_with_size, limits_px
 from harness.tracing import Signature, expected_warnings
 from harness.types import Effective, Variant
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _CLASSES = {"i4": "int4", "u4": "int4", "i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
+_UNCOMPRESSED = {"compress_to_fp16": False}
+_F32_ON_CPU = {"device": "CPU", "precision": "f32"}
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -37,11 +41,13 @@ def _openvino() -> Any:
 class IrSession:
     """A compiled IR on one device. Inputs and outputs carry the names of the graph that was converted."""
 
+    batching = "requests in flight (AsyncInferQueue)"
+
     def __init__(self, core: Any, ir: Path, compiled: Any, signature: Signature) -> None:
         self._core, self._ir, self._compiled, self._signature = core, ir, compiled, signature
         self._request = compiled.create_infer_request()
 
-    @property
+    @cached_property
     def effective(self) -> Effective:
         """Read back from the compiled model; the stored precision from the IR on disk."""
         devices = self._compiled.get_property("EXECUTION_DEVICES")
@@ -57,7 +63,7 @@ class IrSession:
 
     def run(self, tensors: Tensors) -> Tensors:
         """Named tensors in, named tensors out; the outputs are copies."""
-        self._request.infer(self._ordered(tensors))
+        self._request.infer(self._inputs(tensors))
         return self._named(self._request)
 
     def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
@@ -72,18 +78,17 @@ class IrSession:
         queue = AsyncInferQueue(self._compiled)
         queue.set_callback(keep)
         for index, tensors in enumerate(batch):
-            queue.start_async(self._ordered(tensors), index)
+            queue.start_async(self._inputs(tensors), index)
         queue.wait_all()
         return answers
 
-    def _ordered(self, tensors: Tensors) -> list[Any]:
-        return [np.ascontiguousarray(tensors[name]) for name in self._signature.inputs]
+    def _inputs(self, tensors: Tensors) -> list[Any]:
+        return list(self._signature.ordered(tensors).values())
 
     def _named(self, request: Any) -> Tensors:
         # A request's tensors are overwritten by its next inference: they are copied while they are this image's.
         return {
-            name: np.array(request.get_output_tensor(index).data, copy=True)
-            for index, name in enumerate(self._signature.outputs)
+            name: np.array(request.get_output_tensor(index).data, copy=True) for index, name in enumerate(self._signature.outputs)
         }
 
 
@@ -92,7 +97,10 @@ class OpenvinoIr:
 
     name = "openvino_ir"
     requires = ("openvino", "torch")
-    variants = (Variant("f32", build={"compress_to_fp16": False}, open={"device": "CPU", "precision": "f32"}),)
+    variants = (
+        Variant("f32", build=_UNCOMPRESSED, open=_F32_ON_CPU),
+        Variant("f32_mended", build={**_UNCOMPRESSED, "mend": True}, open=_F32_ON_CPU, mends="f32"),
+    )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
         """CUDA has no OpenVINO plugin."""
@@ -101,14 +109,22 @@ class OpenvinoIr:
         return None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
-        """Write ``model.xml`` and ``model.bin``, and the names of the graph's tensors beside them."""
+        """Write ``model.xml`` and ``model.bin``, and the names of the graph's tensors beside them.
+
+        Mended: integers are divided in floating point, and torchvision's graph is told the size to resize to.
+        """
         openvino = _openvino()
-        example = tuple(model.graph.example.values())
+        mend = variant.build.get("mend", False)
+        resized = mend and model.spec.family == "torchvision"
+        graph = graph_with_size(model) if resized else model.graph
+        example = tuple(graph.example.values())
         with expected_warnings():
-            converted = openvino.convert_model(model.graph.module, example_input=example[0] if len(example) == 1 else example)
+            converted = openvino.convert_model(graph.module, example_input=example[0] if len(example) == 1 else example)
+        if mend:
+            _divide_in_float(converted)
         openvino.save_model(converted, artifact / "model.xml", compress_to_fp16=variant.build["compress_to_fp16"])
         exporter = f"openvino.convert_model {version('openvino')}, torch {version('torch')}"
-        Signature.of(model.graph, exporter).write(artifact)
+        Signature.of(graph, exporter, limits_px(model) if resized else None).write(artifact)
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[IrSession]:
@@ -125,6 +141,23 @@ class OpenvinoIr:
         yield IrSession(core, ir, compiled, Signature.read(artifact))
 
 
+def _divide_in_float(model: Any) -> None:
+    """Integer division as floating-point division rounded down, exact below 2**24: no picture is as large.
+
+    The CPU plugin merges an integer division into a reduction before it and then rounds to the nearest number, so that Detectron2
+    pads too far: ``docs/findings/openvino_integer_division_rounds.py``.
+    """
+    from openvino import opset13
+
+    for division in model.get_ops():
+        element = division.get_output_element_type(0) if division.get_type_name() == "Divide" else None
+        if element is not None and element.is_integral():
+            above, below = (opset13.convert(division.input_value(index), "f32") for index in (0, 1))
+            rounded = opset13.convert(opset13.floor(opset13.divide(above, below)), element.to_string())
+            division.output(0).replace(rounded.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def _stored_precisions(model: Any) -> set[str]:
     """The classes of the constants that hold more than one number; index arrays (i32, i64) and masks say nothing."""
     constants = [op for op in model.get_ops() if op.get_type_name() == "Constant"]
@@ -134,7 +167,7 @@ def _stored_precisions(model: Any) -> set[str]:
 
 def _computed_precisions(compiled: Any) -> set[str]:
     """What the plugin promises, and what its layers ran in; booleans are u8 there, so integers count in weighted layers only."""
-    found = {_CLASSES[compiled.get_property("INFERENCE_PRECISION_HINT").to_string()]}
+    found = {_CLASSES.get(compiled.get_property("INFERENCE_PRECISION_HINT").to_string(), "fp32")}
     for op in compiled.get_runtime_model().get_ops():
         info = op.get_rt_info()
         precision = str(info["runtimePrecision"].value)

@@ -63,11 +63,11 @@ class Check:
 
 
 # Below the nouns, because each of these modules needs them.
-from harness.checks import contract, fidelity, parity, throughput  # noqa: E402
+from harness.checks import contract, fidelity, parity, reference, throughput  # noqa: E402
 from harness.checks.rules import judge  # noqa: E402
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
-    {check.id: check for module in (contract, fidelity, parity, throughput) for check in module.CHECKS}
+    {check.id: check for module in (contract, reference, fidelity, parity, throughput) for check in module.CHECKS}
 )
 """Every check by id, in the order of the page."""
 

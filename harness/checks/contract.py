@@ -92,7 +92,7 @@ def _faults(found: Detections, image: Image, spec: ModelSpec) -> Iterator[str]:
     below = scores < np.float32(spec.score_threshold)
     classes = len(spec.classes)
 
-    def first(broken: NDArray[np.bool_], words: str) -> Iterator[str]:
+    def first(broken: NDArray[np.bool_] | np.bool_, words: str) -> Iterator[str]:
         for index in np.flatnonzero(broken)[:1]:
             box = ", ".join(f"{v:.6g}" for v in found.boxes_xyxy_px[index])
             yield f"detection {index} {words.format(box=box, score=scores[index], label=found.labels[index])}"
@@ -123,11 +123,11 @@ CHECKS = (
     Check(
         "contract.opens",
         "It builds, opens and answers",
-        "The backend saves or converts the model, and in another process opens what it wrote and answers the deck, without an "
-        "exception, a crash, or running past the limits of time and memory. Where this fails, the other checks of the cell are "
-        "declined: there is nothing to compare. What usually breaks it: an operator that the conversion does not know, a library "
-        "of another version, an artifact that cannot do without its source. What to do: the reason holds the error and the stage "
-        "at which it came; the command below runs the same job again.",
+        "The backend saves or converts the model, and in another process opens what it wrote and answers the deck, without "
+        "an exception, a crash, or running past the limits of time and memory. Where this fails, the other checks of the "
+        "cell are declined: there is nothing to compare. What usually breaks it: an operator that the conversion does not "
+        "know, a library of another version, an artifact that cannot do without its source. What to do: the reason holds the "
+        "error and the stage at which it came; the command below runs the same job again.",
         frozenset({Purpose.BUILD, Purpose.PARITY}),
         opens,
         handles=frozenset({Purpose.BUILD, Purpose.PARITY}),
@@ -135,22 +135,22 @@ CHECKS = (
     Check(
         "contract.well_formed",
         "Answers are in proper form",
-        "One answer for each image of the deck; boxes finite, right way round and inside the image (a float32 rounding of 0.001 px "
-        "over the edge is allowed); scores in 0..1 and not below the model's threshold; labels within its classes; no more "
-        "detections than its cap; masks of the image's size where the model segments; nothing on a blank picture. What usually "
-        "breaks it: boxes left in the resized frame, clipping or the threshold lost in conversion, labels that count a background "
-        "class. What to do: look at the named detection; its value shows which step was lost.",
+        "One answer for each image of the deck; boxes finite, right way round and inside the image (a float32 rounding of "
+        "0.001 px over the edge is allowed); scores in 0..1 and not below the model's threshold; labels within its classes; "
+        "no more detections than its cap; masks of the image's size where the model segments; nothing on a blank picture. "
+        "What usually breaks it: boxes left in the resized frame, clipping or the threshold lost in conversion, labels that "
+        "count a background class. What to do: look at the named detection; its value shows which step was lost.",
         frozenset({Purpose.PARITY}),
         well_formed,
     ),
     Check(
         "contract.effective",
         "It runs as asked",
-        "The precision class and the device that the runtime reports after opening are those that were asked for; where they are "
-        "not, every comparison would be of something else, so that the parity checks of the cell are errored too. The levels take "
-        "this as their precondition. What usually breaks it: a runtime that picks bf16 or TF32 by itself, an artifact stored in "
-        "half precision, a GPU provider that could not start and fell back to the CPU without an error. What to do: set the "
-        "precision or the provider in the variant, and read it back.",
+        "The precision class and the device that the runtime reports after opening are those that were asked for; where they "
+        "are not, every comparison would be of something else, so that the parity checks of the cell are errored too. The "
+        "levels take this as their precondition. What usually breaks it: a runtime that picks bf16 or TF32 by itself, an "
+        "artifact stored in half precision, a GPU provider that could not start and fell back to the CPU without an error. "
+        "What to do: set the precision or the provider in the variant, and read it back.",
         frozenset({Purpose.PARITY}),
         effective,
     ),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import device_kind
@@ -38,6 +40,9 @@ def weights(evidence: Evidence) -> Judgement:
             reason = f"opened for the {observation.job.purpose} job: {words}"
             return Judgement(Status.FAILED, reason, len(saved.tensors), _tensor_measures(saved, restored))
         compared += len(saved.tensors)
+    silent = [purpose for purpose, observation in evidence.observed.items() if observation.restored is None]
+    if compared and silent:
+        return Judgement(Status.FAILED, f"it gave back a live model, but none for the {silent[0]} job", compared)
     if not compared:
         return Judgement(Status.DECLINED, f"{NO_OBJECT}: its weights are judged through parity")
     return Judgement(Status.PASSED, f"{compared} tensors came back bit-equal, the source there and gone", compared)
@@ -58,9 +63,10 @@ def answers(evidence: Evidence) -> Judgement:
         where = "in the building process" if observation.job.purpose is Purpose.BUILD else f"in the {observation.job.purpose} job"
         for image, found in observation.answers.items():
             compared += 1
-            words = _unequal(expected.answers.get(image), found)
+            words = unequal(expected.answers.get(image), found)
             if words:
-                return Judgement(Status.FAILED, f"{where}, {words} on image {image} (compared with {whose})", compared, image=image)
+                reason = f"{where}, {words} on image {image} (compared with {whose})"
+                return Judgement(Status.FAILED, reason, compared, image=image)
     return Judgement(Status.PASSED, f"{compared} answers are bit-equal to {whose}", compared)
 
 
@@ -117,7 +123,8 @@ def resaved(evidence: Evidence) -> Judgement:
     differences = [*_tensor_differences(first, second), *_kept_differences(first, second)]
     compared = len(first.tensors) + len(first.attached)
     if differences:
-        return Judgement(Status.FAILED, f"after saving what was loaded: {differences[0]}", compared, _tensor_measures(first, second))
+        reason = f"after saving what was loaded: {differences[0]}"
+        return Judgement(Status.FAILED, reason, compared, _tensor_measures(first, second))
     return Judgement(Status.PASSED, f"{compared} tensors and attachments have the same content after a second save", compared)
 
 
@@ -200,10 +207,10 @@ def _mode_faults(restored: Restoration, cell: Cell) -> Iterator[str]:
         yield f"opening changed a default of the whole process: {name}"
 
 
-def _unequal(expected: Detections | None, found: Detections) -> str:
+def unequal(expected: Detections | None, found: Detections | None) -> str:
     """How two answers differ in any bit, order or count, in words; empty where they are equal."""
-    if expected is None:
-        return "there is an answer and none to compare it with"
+    if expected is None or found is None:
+        return "there is an answer on one side only"
     if len(expected) != len(found):
         return f"there are {len(found)} detections instead of {len(expected)}"
     for name in ("boxes_xyxy_px", "scores", "labels"):
@@ -220,7 +227,7 @@ def _unequal(expected: Detections | None, found: Detections) -> str:
     return ""
 
 
-def _first_row(name: str, expected: np.ndarray, found: np.ndarray) -> str:  # type: ignore[type-arg]
+def _first_row(name: str, expected: NDArray[Any], found: NDArray[Any]) -> str:
     index = next(i for i in range(len(found)) if expected[i].tobytes() != found[i].tobytes())
     apart = np.abs(expected[index].astype(np.float64) - found[index].astype(np.float64)).max()
     return f"{name} of detection {index} differs by {apart:.2g}, level 0"
@@ -240,32 +247,33 @@ CHECKS = (
     _check(
         "only_carrier",
         "The artifact is the only carrier",
-        "The artifact, moved to another folder, opens and answers in a fresh process whose home, temporary and working folders are "
-        "its own, with the network cut and the source checkpoint gone. It already opened with the checkpoint there, so a failure "
-        "here means that it cannot do without it. What usually breaks it: a path to the weights in a stored config, a cache in the "
-        "home folder, a download at load time. What to do: look at the path in the reason, and store what it points to.",
+        "The artifact, moved to another folder, opens and answers in a fresh process whose home, temporary and working "
+        "folders are its own, with the network cut and the source checkpoint gone. It already opened with the checkpoint "
+        "there, so a failure here means that it cannot do without it. What usually breaks it: a path to the weights in a "
+        "stored config, a cache in the home folder, a download at load time. What to do: look at the path in the reason, and "
+        "store what it points to.",
         {Purpose.PARITY, Purpose.FIDELITY},
         only_carrier,
     ),
     _check(
         "weights",
         "Weights come back bit for bit",
-        "Every parameter and buffer has the name, kind, dtype, shape and SHA-256 that it had in memory when it was saved: in the "
-        "building process, in another with the source checkpoint there, and in a third with it gone. The level is 0 ULP. The weights "
-        "were perturbed in memory before saving, so that a route which reads the checkpoint again brings back other values. What "
-        "usually breaks it: reloading from the config's weights path, buffers that are not persistent, a cast to half precision. "
-        "What to do: the first tensor that differs is named; find who wrote it.",
+        "Every parameter and buffer has the name, kind, dtype, shape and SHA-256 that it had in memory when it was saved: in "
+        "the building process, in another with the source checkpoint there, and in a third with it gone. The level is 0 ULP. "
+        "The weights were perturbed in memory before saving, so that a route which reads the checkpoint again brings back "
+        "other values. What usually breaks it: reloading from the config's weights path, buffers that are not persistent, a "
+        "cast to half precision. What to do: the first tensor that differs is named; find who wrote it.",
         _OPENED,
         weights,
     ),
     _check(
         "answers",
         "A restored model answers bit for bit",
-        "A live model of the same framework, given back by a store, answers exactly as the reference does, in the same order and "
-        "number, in process and in a fresh one: level 0. A backend that gives back no live model must answer with its source gone "
-        "exactly as it did with it there. One thread, one image at a time. What usually breaks it: other weights, a changed "
-        "preprocessing, another thread count, arithmetic that is not deterministic. What to do: see the weights check first; if it "
-        "passes, compare the config and the number of threads.",
+        "A live model of the same framework, given back by a store, answers exactly as the reference does, in the same order "
+        "and number, in process and in a fresh one: level 0. A backend that gives back no live model must answer with its "
+        "source gone exactly as it did with it there. One thread, one image at a time. What usually breaks it: other "
+        "weights, a changed preprocessing, another thread count, arithmetic that is not deterministic. What to do: see the "
+        "weights check first; if it passes, compare the config and the number of threads.",
         _OPENED,
         answers,
         reference=True,
@@ -273,35 +281,37 @@ CHECKS = (
     _check(
         "caller_unchanged",
         "Saving leaves the caller's model alone",
-        "The model, its config and everything stored beside it are after saving what they were before: every tensor bit for bit and "
-        "on its device, the training mode, the config, dictionaries. What usually breaks it: a save that moves the model to the "
-        "CPU, casts it, fuses layers in place or empties a dictionary that it was handed. What to do: save a copy.",
+        "The model, its config and everything stored beside it are after saving what they were before: every tensor bit for "
+        "bit and on its device, the training mode, the config, dictionaries. What usually breaks it: a save that moves the "
+        "model to the CPU, casts it, fuses layers in place or empties a dictionary that it was handed. What to do: save a "
+        "copy.",
         {Purpose.BUILD},
         caller_unchanged,
     ),
     _check(
         "mode",
         "It comes back ready for inference",
-        "A restored model is in eval mode, every tensor on the device that was asked for, and opening it changed no default of the "
-        "process: dtype, device, gradient mode, threads. What usually breaks it: a module saved in training mode, buffers that "
-        "stay on the CPU. What to do: call eval() and to(device) after loading, and report it to the store.",
+        "A restored model is in eval mode, every tensor on the device that was asked for, and opening it changed no default "
+        "of the process: dtype, device, gradient mode, threads. What usually breaks it: a module saved in training mode, "
+        "buffers that stay on the CPU. What to do: call eval() and to(device) after loading, and report it to the store.",
         _OPENED,
         mode,
     ),
     _check(
         "attached",
         "Config and attachments come back equal",
-        "The config, labels, metadata, signatures and custom objects that were stored with the model are equal when it is loaded. "
-        "Routes that keep none of them are declined. What usually breaks it: numbers that become text, tuples that become lists, a "
-        "config that is rewritten on loading. What to do: the reason names the key, its value then and now.",
+        "The config, labels, metadata, signatures and custom objects that were stored with the model are equal when it is "
+        "loaded. Routes that keep none of them are declined. What usually breaks it: numbers that become text, tuples that "
+        "become lists, a config that is rewritten on loading. What to do: the reason names the key, its value then and now.",
         _OPENED,
         attached,
     ),
     _check(
         "resaved",
         "Saving again changes nothing",
-        "The model that was loaded is saved once more and loaded again: tensors, config and attachments have the same content. What "
-        "usually breaks it: wrappers that pile up, prefixes in names, casts that round twice. What to do: compare the two stores.",
+        "The model that was loaded is saved once more and loaded again: tensors, config and attachments have the same "
+        "content. What usually breaks it: wrappers that pile up, prefixes in names, casts that round twice. What to do: "
+        "compare the two stores.",
         {Purpose.BUILD},
         resaved,
     ),

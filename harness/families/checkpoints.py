@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import file_digest
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ def weights_file(weights: Weights) -> Path:
 
     A ``shipped`` path is relative to ``fixtures/weights``. Raises `WrongDigest`, or `HarnessError` where there is no such file.
     """
-    path = _shipped_folder() / weights.path if weights.source == "shipped" else Path(weights.path)
+    path = Path(str(files("harness.fixtures") / "weights" / weights.path)) if weights.source == "shipped" else Path(weights.path)
     if not path.is_file():
-        raise HarnessError(f"there is no weights file {path}", "Reinstall detection-harness, or train it: harness.fixtures.train.")
+        raise HarnessError(f"there is no weights file {path}", "Reinstall detection-harness, or run harness.fixtures.train.")
     verify(path, weights.sha256)
     return path
 
@@ -42,9 +43,3 @@ def float32_tensors(path: Path) -> dict[str, NDArray[Any]]:
     return {
         name: value.astype(np.float32) if value.dtype == np.float16 else value for name, value in sorted(load_file(path).items())
     }
-
-
-def _shipped_folder() -> Path:
-    from harness import fixtures
-
-    return Path(str(fixtures.__file__)).parent / "weights"

@@ -163,7 +163,7 @@ def _by_size(images: Sequence[Pixels]) -> list[list[int]]:
 def _one_image(module: Any, names: tuple[str, ...]) -> Any:
     from torch import Tensor, nn
 
-    class OneImage(nn.Module):
+    class OneImage(nn.Module):  # type: ignore[misc]  # torch is not followed
         """``float32 [3, H, W]`` in 0..1 to the named outputs of torchvision's own answer, as a tuple."""
 
         def __init__(self) -> None:
@@ -178,11 +178,14 @@ def _one_image(module: Any, names: tuple[str, ...]) -> Any:
 
 
 def _backbone(config: Mapping[str, Any]) -> Any:
+    from torch import nn
     from torchvision.models import mobilenet_v3_small
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-    features = mobilenet_v3_small(weights=None, width_mult=config["width"]).features
+    # The moving averages of torchvision's own momentum, 0.01, are too slow for a thousand steps.
+    norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.05)
+    features = mobilenet_v3_small(weights=None, width_mult=config["width"], norm_layer=norm).features
     strided = [index for index, block in enumerate(features) if getattr(block, "_is_cn", False)]
     # The last block of each of the strides 4, 8, 16 and 32.
     taken = [*(index - 1 for index in strided[1:]), len(features) - 1]
@@ -202,6 +205,13 @@ def _anchors(config: Mapping[str, Any]) -> Any:
     return AnchorGenerator(sizes, (tuple(config["anchor_ratios"]),) * len(sizes))
 
 
+def _pooler(config: Mapping[str, Any], side: int) -> Any:
+    """RoIAlign that spreads boxes over the pyramid's levels; with torchvision's own canonical 224 px all would come from one."""
+    from torchvision.ops import MultiScaleRoIAlign
+
+    return MultiScaleRoIAlign(["0", "1", "2", "3"], side, 2, canonical_scale=config["canonical_box_px"])
+
+
 def _rcnn_options(config: Mapping[str, Any]) -> dict[str, Any]:
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
@@ -215,6 +225,7 @@ def _rcnn_options(config: Mapping[str, Any]) -> dict[str, Any]:
         "rpn_post_nms_top_n_test": config["proposals"],
         "rpn_batch_size_per_image": 96,
         "box_batch_size_per_image": 40,
+        "box_roi_pool": _pooler(config, 7),
         "box_head": TwoMLPHead(config["fpn_channels"] * 7 * 7, config["box_channels"]),
         "box_predictor": FastRCNNPredictor(config["box_channels"], config["num_classes"]),
         "box_score_thresh": config["score_threshold"],
@@ -235,6 +246,7 @@ def _maskrcnn(config: Mapping[str, Any]) -> Any:
     channels = config["mask_channels"]
     return MaskRCNN(
         _backbone(config),
+        mask_roi_pool=_pooler(config, 14),
         mask_head=MaskRCNNHeads(config["fpn_channels"], (channels,) * 3, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, config["num_classes"]),
         **_rcnn_options(config),

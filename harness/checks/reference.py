@@ -1,0 +1,109 @@
+"""How steady the reference is: the noise floor that the levels of parity refer to, and a check that it is one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from harness import levels
+from harness.checks import Check, Evidence, Judgement
+from harness.checks.fidelity import unequal
+from harness.checks.rules import broke
+from harness.compare import Comparison, Limits, compare
+from harness.types import Load, Measure, Observation, Purpose, Status
+
+
+class NoiseFloor(NamedTuple):
+    """F: the largest difference of matched detections between the reference and its repeats, in score (0..1) and in px."""
+
+    score: float
+    box_px: float
+
+
+def noise_floor(evidence: Evidence) -> NoiseFloor:
+    """F of the reference that this evidence is judged against; zero, so that no level is raised, where nothing was repeated."""
+    return _widest(_repeats(evidence.reference[Purpose.PARITY], evidence))
+
+
+def limits(evidence: Evidence, score_tolerance: float) -> Limits:
+    """What certificates need to know of this cell's model."""
+    return Limits(evidence.spec.score_threshold, evidence.spec.detection_cap, score_tolerance)
+
+
+def stable(evidence: Evidence) -> Judgement:
+    """The reference's repeats agree with it: at the levels before any noise, and bit for bit under the same load."""
+    if not evidence.floors:
+        return Judgement(Status.MISSING, "planned, but the reference was not repeated")
+    for floor in evidence.floors:
+        if floor.error is not None:
+            return Judgement(Status.ERRORED, f"not established: {broke(floor)}")
+    own = evidence.observed[Purpose.PARITY]
+    repeats = _repeats(own, evidence)
+    measures = _measures(repeats)
+    compared, equal = 0, 0
+    for floor, found in zip(evidence.floors, repeats, strict=True):
+        compared += found.detections
+        differing = [image for image, answer in own.answers.items() if unequal(answer, floor.answers.get(image))]
+        equal += not differing
+        same_load = floor.job.load == own.job.load
+        fault = f"image {differing[0]} is answered otherwise" if same_load and differing else _fault(found)
+        if fault:
+            words = f"repeated with {_words(floor.job.load)}, {fault}"
+            return Judgement(Status.FAILED, words, compared, measures, found.worst_image() or next(iter(differing), None))
+    words = f"{len(repeats)} repeats under other loads agree, {equal} of them bit for bit"
+    return Judgement(Status.PASSED, words, compared, measures)
+
+
+def _repeats(reference: Observation, evidence: Evidence) -> list[Comparison]:
+    """The reference against each repeat that answered, masks left out."""
+    tolerance = limits(evidence, levels.SCORE)
+    answered = (floor.answers for floor in evidence.floors if floor.error is None)
+    return [compare(reference.answers, answers, tolerance, masks=False) for answers in answered]
+
+
+def _widest(repeats: list[Comparison]) -> NoiseFloor:
+    score, box_px = (max((r.worst(name) for r in repeats), default=0.0) for name in ("score", "box_px"))
+    return NoiseFloor(score, box_px)
+
+
+def _measures(repeats: list[Comparison]) -> tuple[Measure, ...]:
+    floor = _widest(repeats)
+    unmatched = sum(r.missing + r.extra for r in repeats)
+    return (
+        Measure("noise floor F of scores", floor.score, levels.SCORE),
+        Measure("noise floor F of boxes", floor.box_px, levels.BOX_PX, "px"),
+        Measure("unmatched", unmatched, unit="detections"),
+    )
+
+
+def _fault(found: Comparison) -> str:
+    """In which way a repeat misses the levels that hold for a backend; empty where it does not."""
+    if found.missing + found.extra > found.certified:
+        return f"{found.missing + found.extra - found.certified} detections have no partner, level 0"
+    if found.worst("class_differs"):
+        return "a matched detection has another class"
+    if found.worst("score") > levels.SCORE:
+        return f"a score differs by {found.worst('score'):.2g}, level {levels.SCORE}"
+    beyond = found.column("box_px") / levels.box_level_px(found.column("side_px"))
+    if beyond.max(initial=0.0) > 1.0:
+        return f"a box differs by {found.column('box_px')[beyond.argmax()]:.2g} px, {beyond.max():.2g} times its level"
+    return ""
+
+
+def _words(load: Load) -> str:
+    return f"{load.threads or 'all'} thread(s) and {load.batch} image(s) a call"
+
+
+CHECKS = (
+    Check(
+        "reference.stable",
+        "The reference agrees with itself",
+        "torch_eager, repeated under another number of threads and with batches of equal size, gives the same detections "
+        "within the levels that a backend must meet (score 1e-4; box max(0.01 px, 1e-4 x side)); repeated under the same "
+        "load, the same bits. The differences are the noise floor F. What usually breaks it: sums in another order near a "
+        "tie, kernels chosen by timing, images padded to one size in a batch. What to do: where it fails, no parity verdict "
+        "of this model is worth more than the floor; find the layer that is not steady.",
+        frozenset({Purpose.PARITY}),
+        stable,
+        frozenset({Purpose.FLOOR}),
+    ),
+)

@@ -1,0 +1,71 @@
+"""A way round torchvision's traced resize: the size to which a picture is resized becomes an input of the graph.
+
+Traced, torchvision works out that size in single precision and misses the live model's by a pixel on some pictures
+(``docs/findings/torchvision_traced_resize.py``). Here the caller works it out in Python, as the live model does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.families import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.families import Model
+    from harness.types import Tensors
+
+SIZE = "resized_hw_px"
+
+
+def limits_px(model: Model) -> tuple[int, int]:
+    """The detector's ``min_size`` and ``max_size`` in eval mode."""
+    return int(model.module.transform.min_size[-1]), int(model.module.transform.max_size)
+
+
+def with_size(tensors: Tensors, limits_px: tuple[int, int]) -> Tensors:
+    """The graph's tensors with ``resized_hw_px int64 [2]`` for the image among them, ``[3, H, W]``."""
+    sides = tensors["image"].shape[-2:]
+    scale = min(limits_px[0] / min(sides), limits_px[1] / max(sides))
+    return {**tensors, SIZE: np.array([int(side * scale) for side in sides], dtype=np.int64)}
+
+
+def graph_with_size(model: Model) -> Graph:
+    """The model's graph with the resized size as its second input."""
+    import torch
+
+    class SizeGiven(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.detector = model.graph.module
+
+        def forward(self, image: torch.Tensor, size: torch.Tensor) -> Any:
+            with _resizing_to(size):
+                return self.detector(image)
+
+    arrays = {name: value.numpy() for name, value in model.graph.example.items()}
+    size = torch.from_numpy(with_size(arrays, limits_px(model))[SIZE])
+    return Graph(SizeGiven().eval(), {**model.graph.example, SIZE: size}, model.graph.outputs, model.graph.dynamic_axes)
+
+
+@contextmanager
+def _resizing_to(size: torch.Tensor) -> Iterator[None]:
+    """While this lasts torchvision's detectors resize pictures to ``size`` (height, width); there is no hook to say so."""
+    import torch
+    from torchvision.models.detection import transform
+
+    def resize(image: torch.Tensor, _min: int, _max: int, target: Any = None, _fixed: Any = None) -> tuple[torch.Tensor, Any]:
+        sides = [size[0], size[1]]
+        return torch.nn.functional.interpolate(image[None], size=sides, mode="bilinear", align_corners=False)[0], target
+
+    before = transform._resize_image_and_masks  # noqa: SLF001 - torchvision offers no other place to step in
+    transform._resize_image_and_masks = resize  # noqa: SLF001
+    try:
+        yield
+    finally:
+        transform._resize_image_and_masks = before  # noqa: SLF001

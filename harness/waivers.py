@@ -1,0 +1,168 @@
+"""Known divergences: which check of which cell is expected to fail, why, and for how long. ``docs/waivers.md`` has the format.
+
+One TOML file a backend. A waiver turns *failed* or *errored* into *waived* where it holds, and nothing else. It is strict: where
+the check passes the record names the waiver, because it is stale; after its day of expiry, and outside its version ranges, the
+check is judged as if it were not there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import InvalidWaivers
+from harness.types import Cell, Record, Status
+
+
+def _names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if isinstance(value, str) and value != "*":
+        raise ValueError('is "*" or a list of names')
+    return value
+
+
+def _specifier(value: str) -> str:
+    try:
+        SpecifierSet(value)
+    except InvalidSpecifier as error:
+        raise ValueError(f"{value!r} is no version range, such as '>=2026.4,<2027'") from error
+    return value
+
+
+Names: TypeAlias = Annotated[str | tuple[str, ...], AfterValidator(_names)]
+Sentence: TypeAlias = Annotated[str, Field(min_length=1)]
+
+
+class Waiver(BaseModel):
+    """One known divergence. ``backend`` is the stem of its file.
+
+    ``model``, ``variant`` and ``device`` are lists of names or ``"*"``. ``kind`` says whose it is to mend: ours, upstream's, or
+    never anyone's (the documented route cannot do it). ``stage`` is the first stage that differs; ``finding`` the anchor in
+    ``docs/findings.md``. ``when`` maps packages to version ranges (PEP 440), all of which must hold; ``precision``, where given,
+    must be the effective one. ``expires`` is the last day on which it holds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    backend: str
+    check: str
+    model: Names
+    variant: Names
+    device: Names
+    kind: Literal["ours", "upstream", "never"]
+    reason: Sentence
+    stage: Sentence
+    finding: Sentence
+    when: Annotated[Mapping[str, Annotated[str, AfterValidator(_specifier)]], Field(min_length=1)]
+    precision: str | None = None
+    expires: date
+
+    def covers(self, check: str, cell: Cell) -> bool:
+        """Whether it is about this check of this cell, in range or not."""
+        fields = ((self.model, cell.model), (self.variant, cell.variant), (self.device, cell.device))
+        within = all(names == "*" or name in names for names, name in fields)
+        return within and (self.backend, self.check) == (cell.backend, check)
+
+    def outside(self, versions: Mapping[str, str], precision: str | None = None) -> str:
+        """Why it does not hold for these installed versions and this effective precision; empty where it does."""
+        installed = {canonicalize_name(name): version for name, version in versions.items()}
+        for package, wanted in self.when.items():
+            found = installed.get(canonicalize_name(package))
+            if found is None:
+                return f"the version of {package} is not known"
+            if not SpecifierSet(wanted).contains(_version(found), prereleases=True):
+                return f"{package} is {found}, outside {wanted}"
+        if self.precision is not None and precision != self.precision:
+            return f"the effective precision is {precision or 'not known'}, not {self.precision}"
+        return ""
+
+
+def waivers_folder() -> Path:
+    """Where the shipped waivers lie."""
+    return Path(str(files("harness.fixtures"))) / "waivers"
+
+
+def load_waivers(folder: Path | None = None) -> tuple[Waiver, ...]:
+    """All waivers of a folder (the shipped ones by default), by file and in the order of each. Raises `InvalidWaivers`."""
+    found: list[Waiver] = []
+    for path in sorted((folder or waivers_folder()).glob("*.toml")):
+        for waiver in _read(path):
+            twin = next((other for other in found if other.id == waiver.id), None)
+            if twin is not None:
+                raise InvalidWaivers(f"{path.name}: the id {waiver.id!r} is taken in {twin.backend}.toml", "Give it another id.")
+            found.append(waiver)
+    return tuple(found)
+
+
+def apply(
+    record: Record, waivers: tuple[Waiver, ...], versions: Mapping[str, str], today: date, precision: str | None = None
+) -> Record:
+    """The record as it stands once known divergences are taken into account.
+
+    Failed or errored and waived in range: status waived. Passed although waived in range: still passed, with `Record.waiver` set
+    to the stale waiver. Where only expired or out-of-range waivers are about the record, its status stays and its reason says
+    why. Every other status is left as it is.
+    """
+    if record.status not in (Status.FAILED, Status.ERRORED, Status.PASSED):
+        return record
+    idle = []
+    for waiver in waivers:
+        if not waiver.covers(record.check, record.cell):
+            continue
+        why_not = f"expired on {waiver.expires}" if today > waiver.expires else waiver.outside(versions, precision)
+        if not why_not:
+            status = Status.PASSED if record.status is Status.PASSED else Status.WAIVED
+            return dataclasses.replace(record, status=status, waiver=waiver.id)
+        idle.append(f"Waiver {waiver.id} does not hold: {why_not}.")
+    if not idle or record.status is Status.PASSED:
+        return record
+    return dataclasses.replace(record, reason=" ".join((f"{record.reason.rstrip('.')}.", *idle)))
+
+
+def _read(path: Path) -> Iterator[Waiver]:
+    from harness.checks import CHECKS
+
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidWaivers(f"{path.name}: {error}", "See docs/waivers.md for the format.") from error
+    entries = document.pop("waiver", [])
+    if document or not isinstance(entries, list):
+        unknown = ", ".join(document) or "waiver"
+        raise InvalidWaivers(f"{path.name}: {unknown} is not a [[waiver]] entry", "See docs/waivers.md for the format.")
+    for number, entry in enumerate(entries, 1):
+        waiver = _entry(path, number, entry)
+        if waiver.check not in CHECKS:
+            raise InvalidWaivers(f"{path.name}, waiver {waiver.id}: no check {waiver.check!r}", f"Valid: {', '.join(CHECKS)}")
+        yield waiver
+
+
+def _entry(path: Path, number: int, entry: object) -> Waiver:
+    if not isinstance(entry, dict) or "backend" in entry:
+        raise InvalidWaivers(f"{path.name}, waiver {number}: the file's name says the backend", "Drop the key backend.")
+    try:
+        return Waiver.model_validate({**entry, "backend": path.stem})
+    except ValidationError as error:
+        name = entry.get("id", number)
+        faults = "; ".join(f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise InvalidWaivers(f"{path.name}, waiver {name}: {faults}", "See docs/waivers.md for the format.") from error
+
+
+def _version(text: str) -> Version:
+    """A version, or the release at the head of one that is not PEP 440 (``2026.4.1-19999-abc``)."""
+    try:
+        return Version(text)
+    except InvalidVersion:
+        head = re.match(r"\d+(\.\d+)*", text)
+        return Version(head.group() if head else "0")

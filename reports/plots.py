@@ -1,0 +1,172 @@
+"""Latency and batch curves of a run: one figure a model, and one for each kind of batching, never two kinds in one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from markupsafe import Markup
+
+from harness.document import CellLine, CurvePoint
+from harness.journal import Run
+from harness.reports.numerals import duration, figure
+from harness.reports.svg import INK, QUIET, RULE, SERIES_COLOURS, Panel
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+WIDTH, ROW, FOOT = 320.0, 36.0, 24.0
+CURVE_HEIGHT, CURVE_LEFT, CURVE_TOP = 190.0, 34.0, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """How one backend and variant is drawn wherever it appears; ``index`` counts from 0 in the order of the plan."""
+
+    name: str
+    index: int
+
+    @property
+    def colour(self) -> str:
+        """The marking colour."""
+        return SERIES_COLOURS[self.index % len(SERIES_COLOURS)]
+
+    @property
+    def marker(self) -> str:
+        """matplotlib's name of the marker."""
+        return MARKERS[self.index % len(MARKERS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure; ``description`` says all of it in words, for a reader who cannot see it."""
+
+    title: str
+    subtitle: str
+    description: str
+    svg: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Plots:
+    """All figures of a page; ``legend`` pairs each series' name with its swatch."""
+
+    legend: tuple[tuple[str, Markup], ...]
+    latency: tuple[Plot, ...]
+    curves: tuple[Plot, ...]
+
+
+def plots(run: Run) -> Plots:
+    """A latency figure a model, and a batch figure for each model and kind of batching."""
+    names = dict.fromkeys(_name(line) for line in run.cells if line.predict_s or line.curve)
+    series = {name: Series(name, index) for index, name in enumerate(names)}
+    models: dict[str, list[CellLine]] = {}
+    for line in run.cells:
+        models.setdefault(f"{line.cell.model}@{line.cell.device}", []).append(line)
+    latency = [_latency(f"latency{n}", model, lines, series) for n, (model, lines) in enumerate(models.items())]
+    kinds = [(model, lines, kind) for model, lines in models.items() for kind in _kinds(lines)]
+    curves = [_curve(f"curve{n}", model, lines, kind, series) for n, (model, lines, kind) in enumerate(kinds)]
+    legend = tuple((s.name, _swatch(s)) for s in series.values()) if curves else ()
+    return Plots(legend, tuple(plot for plot in latency if plot), tuple(curves))
+
+
+def _name(line: CellLine) -> str:
+    return f"{line.cell.backend}[{line.cell.variant}]"
+
+
+def _kinds(lines: Iterable[CellLine]) -> list[str]:
+    return sorted({point.batching for line in lines for point in line.curve})
+
+
+def _drawable(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds > 0
+
+
+def _latency(key: str, model: str, lines: Sequence[CellLine], series: dict[str, Series]) -> Plot | None:
+    """Every timed call as a dot and the median as a bar, one row a backend, on a logarithmic axis in ms."""
+    timed = [(series[_name(c)], [1e3 * s for s in c.predict_s if _drawable(s)]) for c in lines if c.predict_s]
+    timed = [(one, calls) for one, calls in timed if calls]
+    if not timed:
+        return None
+    panel = Panel(WIDTH, FOOT + ROW * len(timed))
+    low, high = min(min(c) for _, c in timed) / 1.2, max(max(c) for _, c in timed) * 1.2
+
+    def x(milliseconds: float) -> float:
+        return 4 + (WIDTH - 8) * math.log(milliseconds / low) / math.log(high / low)
+
+    for tick in _ticks(low, high):
+        panel.line([x(tick)] * 2, [FOOT - 4, panel.height], color=RULE, lw=0.6)
+        panel.text(x(tick), FOOT - 14, figure(tick), color=QUIET, ha="center")
+    for row, (one, calls) in enumerate(timed):
+        y = panel.height - ROW * row - 24
+        panel.line([x(call) for call in calls], [y] * len(calls), ls="none", marker="o", ms=4.5, mew=0, alpha=0.35, color=one.colour)
+        panel.line([x(median(calls))] * 2, [y - 8, y + 8], lw=2.4, color=one.colour, solid_capstyle="butt")
+        panel.text(0, y + 12, one.name, color=QUIET)
+        panel.text(WIDTH, y + 12, duration(median(calls) / 1e3), color=INK, ha="right")
+    spoken = "; ".join(f"{one.name} {duration(median(calls) / 1e3)}" for one, calls in timed)
+    counts = sorted({len(calls) for _, calls in timed})
+    shown = " to ".join(figure(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    return Plot(model, f"{shown} calls a backend, ms", f"Median latency of one image: {spoken}.", panel.svg(key))
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between the two; only the powers where the span is wide."""
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [tick for decade in decades for step in steps if low * 1.05 <= (tick := step * 10.0**decade) <= high / 1.05]
+
+
+def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: dict[str, Series]) -> Plot:
+    """Images a second over the images in a call: the median as a line, slowest to fastest call as a bar."""
+    drawn = [(series[_name(line)], _rates(line.curve, kind)) for line in lines]
+    drawn = [(one, rates) for one, rates in drawn if rates]
+    panel = Panel(WIDTH, CURVE_HEIGHT)
+    batches = sorted({batch for _, rates in drawn for batch in rates}) or [1]
+    top = max((max(r) for _, rates in drawn for r in rates.values()), default=1.0) * 1.04
+    span = math.log(batches[-1] / batches[0]) or 1.0
+
+    def x(batch: int) -> float:
+        return CURVE_LEFT + 12 + (WIDTH - CURVE_LEFT - 24) * math.log(batch / batches[0]) / span
+
+    def y(rate: float) -> float:
+        return FOOT + 12 + (CURVE_HEIGHT - FOOT - 12 - CURVE_TOP) * rate / top
+
+    for tick in _even_ticks(top):
+        panel.line([CURVE_LEFT, WIDTH], [y(tick)] * 2, color=RULE, lw=0.6)
+        panel.text(CURVE_LEFT - 5, y(tick), figure(tick), color=QUIET, ha="right", va="center_baseline")
+    for batch in batches:
+        panel.text(x(batch), FOOT - 3, str(batch), color=QUIET, ha="center")
+    panel.text((CURVE_LEFT + WIDTH) / 2, 4, "images a call", color=QUIET, ha="center")
+    for one, rates in drawn:
+        for batch, measured in rates.items():
+            panel.line([x(batch)] * 2, [y(min(measured)), y(max(measured))], color=one.colour, lw=1.2, alpha=0.4)
+        middles = [y(median(measured)) for measured in rates.values()]
+        panel.line([x(b) for b in rates], middles, lw=1.6, marker=one.marker, ms=5.5, mew=0, color=one.colour)
+    spoken = "; ".join(f"{s.name} " + ", ".join(f"{figure(median(r))} at {b}" for b, r in rates.items()) for s, rates in drawn)
+    return Plot(model, kind, f"Images a second by images a call, {kind}: {spoken or 'none'}.", panel.svg(key))
+
+
+def _rates(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:
+    """Images a second of each call, by batch, for one kind of batching."""
+    rates: dict[int, list[float]] = {}
+    for point in sorted((p for p in curve if p.batching == kind), key=lambda point: point.batch):
+        measured = [point.batch / seconds for seconds in point.predict_s if _drawable(seconds)]
+        if measured:
+            rates[point.batch] = measured
+    return rates
+
+
+def _even_ticks(top: float) -> list[float]:
+    """0 and three to six even steps of 1, 2 or 5 times a power of ten."""
+    scale = 10.0 ** math.floor(math.log10(top))
+    steps = [scale * step for step in (0.1, 0.2, 0.5, 1, 2, 5)]
+    step = next((small for small, _ in pairwise(steps) if top / small <= 6), steps[-1])
+    return [step * n for n in range(int(top / step) + 1)]
+
+
+def _swatch(series: Series) -> Markup:
+    panel = Panel(30, 12)
+    panel.line([1, 29], [6, 6], lw=1.6, color=series.colour)
+    panel.line([15], [6], ls="none", marker=series.marker, ms=6, mew=0, color=series.colour)
+    return panel.svg(f"swatch{series.index}")

@@ -1,0 +1,182 @@
+"""The verdict in words, in one place for page, terminal and Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.journal import Run
+from harness.reports.numerals import counted, duration, figure, listed, ratio, size
+from harness.reports.scoreboard import scoreboard
+from harness.types import Cell, Record, Status
+
+TROUBLE = (Status.FAILED, Status.ERRORED, Status.MISSING)
+"""What makes a run not hold, in the order it is told."""
+
+MOST_FINDINGS = 50
+"""Findings told in full by a summary; GitHub cuts a step summary off at 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Verdicts of one status with one reason on one cell (missing, waived, declined: on any cell): told as one sentence."""
+
+    status: Status
+    reason: str
+    records: tuple[Record, ...]
+    titles: tuple[str, ...]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells it is about, each once."""
+        return tuple(dict.fromkeys(record.cell for record in self.records))
+
+    @property
+    def subject(self) -> str:
+        """The cell, or how many."""
+        return str(self.cells[0]) if len(self.cells) == 1 else f"{figure(len(self.cells))} cells"
+
+    @property
+    def what(self) -> str:
+        """The checks it is about, by title; counted when they are many."""
+        return listed(self.titles) if len(self.titles) <= 3 else f"{figure(len(self.titles))} checks"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``holds`` is true when nothing failed, errored or is missing, something passed and the run finished."""
+
+    holds: bool
+    headline: str
+    findings: tuple[Finding, ...]
+    asides: tuple[str, ...]
+
+
+def verdict(run: Run) -> Verdict:
+    """What the run says, in words."""
+    found = findings(run, *TROUBLE)
+    counts = run.counts
+    holds = not found and run.cut_off is None and counts[Status.PASSED] > 0
+    return Verdict(holds, _headline(run, found), found, tuple(_asides(run)))
+
+
+def findings(run: Run, *statuses: Status) -> tuple[Finding, ...]:
+    """The verdicts of these statuses, those with one cause together, in the order of the statuses and of the plan."""
+    titles = {check.id: check.title for check in run.header.checks}
+    groups: dict[tuple[Status, Cell | None, str], list[Record]] = {}
+    for record in run.verdicts:
+        if record.status in statuses:
+            cell = None if record.status in (Status.MISSING, Status.WAIVED, Status.DECLINED) else record.cell
+            groups.setdefault((record.status, cell, record.reason), []).append(record)
+    ordered = sorted(groups.items(), key=lambda item: statuses.index(item[0][0]))
+    return tuple(
+        Finding(status, reason, tuple(records), tuple(dict.fromkeys(titles.get(r.check, r.check) for r in records)))
+        for (status, _, reason), records in ordered
+    )
+
+
+def _headline(run: Run, found: tuple[Finding, ...]) -> str:
+    counts = run.counts
+    cut = f"Cut off: {run.cut_off}. " if run.cut_off else ""
+    if found:
+        told = listed(_told(status, counts[status]) for status in TROUBLE if counts[status])
+        concerned = {cell for finding in found for cell in finding.cells}
+        all_cells = {record.cell for record in run.verdicts}
+        verdicts = counted(len(run.verdicts), "verdict")
+        return f"{cut}Of {verdicts}, {told}, on {figure(len(concerned))} of {counted(len(all_cells), 'cell')}."
+    if not counts[Status.PASSED]:
+        return f"{cut}Nothing was compared: no check passed or failed."
+    waived = f", save {counted(counts[Status.WAIVED], 'known divergence')}" if counts[Status.WAIVED] else ""
+    open_ends = f" {counted(counts[Status.INCONCLUSIVE], 'timing')} could not be settled." if counts[Status.INCONCLUSIVE] else ""
+    return f"{cut}Every backend that was checked answers as it must{waived}: {counted(counts[Status.PASSED], 'check')} passed.{open_ends}"
+
+
+def _told(status: Status, count: int) -> str:
+    be = "" if status is not Status.MISSING else "is " if count == 1 else "are "
+    return f"{figure(count)} {be}{status}"
+
+
+def _asides(run: Run) -> Iterator[str]:
+    """What a reader must know beside the failures."""
+    for notice in run.header.notices:
+        yield f"{notice.subject} {notice.state}: {_sentence(notice.reason)} {notice.cure}".strip()
+    waived = [record for record in run.verdicts if record.status is Status.WAIVED]
+    if waived:
+        names = listed(dict.fromkeys(record.waiver or "unnamed" for record in waived))
+        yield f"Waived as known: {counted(len(waived), 'verdict')} ({names})."
+    for record in run.verdicts:
+        if record.status is Status.PASSED and record.waiver:
+            yield f"The waiver {record.waiver} is stale: {record.check} passes on {record.cell}. Remove it."
+    for record in run.verdicts:
+        if record.status is Status.INCONCLUSIVE:
+            yield f"Inconclusive: {record.check} on {record.cell}. {_sentence(record.reason)}"
+    if not run.header.tested_versions.inside:
+        differing = listed(run.header.tested_versions.differing) or "which ones is not recorded"
+        yield f"Outside the tested versions: {differing}."
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
+
+
+def tally(run: Run) -> str:
+    """All statuses and their numbers, in one line."""
+    return ", ".join(f"{figure(count)} {status}" for status, count in run.counts.items())
+
+
+def text(run: Run, page: Path | None = None) -> str:
+    """The summary for a terminal: plain lines, no colour."""
+    told = verdict(run)
+    lines = [told.headline, ""]
+    for finding in told.findings[:MOST_FINDINGS]:
+        lines.append(f"  {finding.status.upper():8} {finding.subject}: {finding.what}")
+        lines.append(f"           {_one_line(finding.reason)}")
+        command = finding.records[0].reproduce
+        lines += [f"           $ {_one_line(command)}"] if command else []
+    lines += _rest(told.findings)
+    lines += [""] if told.findings else []
+    lines += [f"  {_one_line(aside)}" for aside in told.asides]
+    lines += [f"  {tally(run)}"]
+    lines += [f"  {duration(run.footer.seconds)}"] if run.footer else []
+    lines += [f"  page: {page}"] if page else []
+    return "\n".join(lines) + "\n"
+
+
+def markdown(run: Run) -> str:
+    """The summary for a CI job's page (GitHub's step summary)."""
+    told = verdict(run)
+    lines = [f"### {'Holds' if told.holds else 'Does not hold'}: {_escaped(told.headline)}", "", tally(run), ""]
+    for finding in told.findings[:MOST_FINDINGS]:
+        lines.append(f"- **{finding.status}** {_escaped(finding.subject)}: {_escaped(finding.what)}. {_escaped(finding.reason)}")
+    lines += _rest(told.findings)
+    lines += [*(f"- {_escaped(aside)}" for aside in told.asides), ""]
+    lines += ["| backend | passed | declined | latency | to reference | artifact | opens | memory |"]
+    lines += ["|:--|--:|--:|--:|--:|--:|--:|--:|"]
+    for score in scoreboard(run).backends:
+        figures = (
+            f"{score.passed} of {score.judged}",
+            f"{score.declined}",
+            duration(score.latency_s),
+            ratio(score.to_reference),
+            size(score.artifact_bytes),
+            duration(score.open_s),
+            size(score.peak_rss_bytes),
+        )
+        lines.append(f"| {_escaped(score.name)} | {' | '.join(figures)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rest(found: tuple[Finding, ...]) -> list[str]:
+    more = len(found) - MOST_FINDINGS
+    return [f"  and {counted(more, 'more finding')}, on the page"] if more > 0 else []
+
+
+def _one_line(words: str) -> str:
+    """Without line breaks, and without the control characters with which a library could repaint the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", words)
+
+
+def _escaped(words: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", _one_line(words)).replace("\\<", "&lt;").replace("\\&", "&amp;")

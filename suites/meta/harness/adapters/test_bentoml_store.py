@@ -1,0 +1,147 @@
+"""BentoML's model store: what its routes keep, what they lose, and that losing is not mended in silence."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import pytest
+
+from harness.adapters import DetectorSession
+from harness.adapters.bentoml_store import ADAPTER
+from harness.families import Model
+from harness.fixtures.models import MODELS
+from harness.suites.meta.harness.adapters.detectors import (
+    again,
+    assert_bit_equal,
+    came_back,
+    changed_in_memory,
+    expected,
+    pictures,
+    state,
+)
+from harness.types import Restoration
+
+pytest.importorskip("bentoml")
+VARIANTS = {variant.id: variant for variant in ADAPTER.variants}
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
+    pytest.mark.filterwarnings("ignore:`bentoml.detectron` is deprecated"),
+    pytest.mark.filterwarnings("ignore:`bentoml.pytorch` is deprecated"),
+]
+
+
+def saved(model: Model, variant: str, folder: Path) -> Path:
+    folder.mkdir()
+    ADAPTER.build(model, VARIANTS[variant], folder)
+    return folder
+
+
+def attached_of(restoration: Restoration, key: str) -> Any:
+    return restoration.attached[key]
+
+
+@pytest.mark.covers("M1", "M2", "M3", "M12")
+@pytest.mark.parametrize(
+    ("model_id", "variant"),
+    [
+        ("d2_maskrcnn_tiny", "module"),
+        ("d2_fasterrcnn_tiny", "module"),
+        ("d2_maskrcnn_tiny", "predictor_mended"),
+        ("tv_maskrcnn_tiny", "pytorch_mended"),
+    ],
+)
+def test_the_moved_store_alone_gives_the_live_model_back(model_id: str, variant: str, tmp_path: Path) -> None:
+    if model_id.startswith("d2"):
+        pytest.importorskip("detectron2")
+    model = changed_in_memory(model_id, tmp_path / "source")
+    before, wanted = state(model), expected(model)
+    artifact = saved(model, variant, tmp_path / "artifact")
+    rmtree(tmp_path / "source")
+    with ADAPTER.open(artifact.rename(tmp_path / "moved"), VARIANTS[variant], "cpu") as session:
+        assert isinstance(session, DetectorSession)
+        back = came_back(model, session.restored)
+        assert back.tensors == before.tensors
+        assert back.config in (before.config, None)
+        assert not back.training
+        for key in ("labels", "signatures", "custom_objects"):
+            assert attached_of(back, key) == attached_of(before, key)
+        metadata = dict(attached_of(back, "metadata"))
+        assert metadata.pop("_is_predictor", None) == {"module": False, "predictor_mended": True}.get(variant)
+        assert metadata == attached_of(before, "metadata")
+        assert_bit_equal([session.predict([picture])[0] for picture in pictures()], wanted)
+        assert (session.effective.precision, session.effective.device) == ("fp32", "cpu")
+        assert "bentoml" in session.effective.versions
+
+
+@pytest.mark.covers("M1")
+def test_two_stores_in_one_process_are_told_apart_and_what_was_loaded_can_be_saved(tmp_path: Path) -> None:
+    pytest.importorskip("detectron2")
+    environment = dict(os.environ)
+    model = changed_in_memory("d2_fasterrcnn_tiny", tmp_path / "source")
+    first = saved(model, "module", tmp_path / "first")
+    with ADAPTER.open(first, VARIANTS["module"], "cpu") as session:
+        second = saved(again(model, session.restored), "module", tmp_path / "second")
+        once = came_back(model, session.restored)
+    rmtree(first)
+    with ADAPTER.open(second, VARIANTS["module"], "cpu") as session:
+        twice = came_back(model, session.restored)
+    assert (once.tensors, once.config, once.attached) == (twice.tensors, twice.config, twice.attached)
+    assert dict(os.environ) == environment
+    assert [path.name for path in (second / "models").iterdir()] == ["d2_fasterrcnn_tiny"]
+
+
+@pytest.mark.covers("M2")
+def test_the_documented_predictor_route_is_left_as_it_is(tmp_path: Path) -> None:
+    """See the finding bentoml-predictor-weights: it reads the checkpoint again, and needs it."""
+    pytest.importorskip("detectron2")
+    model = changed_in_memory("d2_fasterrcnn_tiny", tmp_path / "source")
+    before = state(model)
+    artifact = saved(model, "predictor", tmp_path / "artifact")
+    with ADAPTER.open(artifact, VARIANTS["predictor"], "cpu") as session:
+        assert came_back(model, session.restored).tensors != before.tensors
+    rmtree(tmp_path / "source")
+    with pytest.raises(AssertionError, match="not found"), ADAPTER.open(artifact, VARIANTS["predictor"], "cpu"):
+        pass
+
+
+@pytest.mark.covers("M3")
+def test_what_saving_does_to_the_callers_dictionaries_is_seen(tmp_path: Path) -> None:
+    """See the finding bentoml-callers-dictionaries: the adapter hands over the caller's own objects."""
+    pytest.importorskip("detectron2")
+    model = changed_in_memory("d2_fasterrcnn_tiny", tmp_path / "source")
+    before = state(model)
+    saved(model, "module", tmp_path / "artifact")
+    after = state(model)
+    assert (after.tensors, after.config) == (before.tensors, before.config)
+    assert attached_of(after, "metadata") != attached_of(before, "metadata")
+    assert sorted(model.attached["custom_objects"]) == ["classes", "config", "thresholds"]
+
+
+def test_the_documented_pytorch_route_is_left_as_it_is(tmp_path: Path) -> None:
+    """See the finding bentoml-pytorch-load."""
+    artifact = saved(changed_in_memory("tv_fasterrcnn_tiny", tmp_path / "source"), "pytorch", tmp_path / "artifact")
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"), ADAPTER.open(artifact, VARIANTS["pytorch"], "cpu"):
+        pass
+
+
+@pytest.mark.covers("M3")
+def test_a_batchable_signature_comes_back_with_its_dimension(tmp_path: Path) -> None:
+    model = changed_in_memory("tv_fasterrcnn_tiny", tmp_path / "source")
+    asked = {"__call__": {"batchable": True, "batch_dim": (0, 0)}}
+    artifact = saved(replace(model, attached={**model.attached, "signatures": asked}), "pytorch_mended", tmp_path / "artifact")
+    with ADAPTER.open(artifact, VARIANTS["pytorch_mended"], "cpu") as session:
+        assert session.restored.attached["signatures"] == asked
+
+
+@pytest.mark.parametrize("variant", ADAPTER.variants, ids=lambda variant: variant.id)
+def test_each_route_is_for_one_family(variant: Any) -> None:
+    declined = {spec.family for spec in MODELS.values() if ADAPTER.declines(spec, variant, "cpu")}
+    assert len(declined) == 1

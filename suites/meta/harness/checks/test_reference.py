@@ -1,0 +1,74 @@
+"""The reference against itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from harness.checks import CHECKS, Judgement, judge
+from harness.checks.reference import noise_floor
+from harness.suites.meta.harness.answers import REFERENCE, changed, deck, evidence, grid, observed, without
+from harness.types import Detections, JobError, Load, Purpose, Status
+
+WHOLE = grid(5)
+
+
+def stable(*floors: Detections, load: Load = Load(2, 1), error: JobError | None = None) -> Judgement:
+    known = evidence(deck(a=WHOLE), deck(a=WHOLE), [deck(a=floor) for floor in floors])
+    repeats = tuple(dataclasses.replace(f, job=dataclasses.replace(f.job, load=load), error=error) for f in known.floors)
+    own = {Purpose.PARITY: observed(deck(a=WHOLE), REFERENCE)}
+    return judge(CHECKS["reference.stable"], dataclasses.replace(known, cell=REFERENCE, observed=own, reference={}, floors=repeats))
+
+
+def test_repeats_that_are_bit_equal() -> None:
+    found = stable(WHOLE, WHOLE)
+    assert (found.status, found.compared) == (Status.PASSED, 10)
+    assert "2 of them bit for bit" in found.reason
+
+
+def test_repeats_within_the_levels_are_the_noise_floor() -> None:
+    found = stable(WHOLE, changed(WHOLE, score=2e-5, box_px=1e-3))
+    assert found.status is Status.PASSED
+    assert "1 of them bit for bit" in found.reason
+    floors = {m.name: m.value for m in found.measures}
+    assert floors["noise floor F of scores"] == pytest.approx(2e-5, rel=1e-2)
+    assert floors["noise floor F of boxes"] == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("floor", "words"),
+    [
+        (changed(WHOLE, score=-2e-4), "a score differs by 0.0002"),
+        (changed(WHOLE, box_px=0.02), "a box differs by 0.02 px"),
+        (changed(WHOLE, label=1), "another class"),
+        (without(WHOLE, 1), "1 detections have no partner"),
+    ],
+)
+def test_a_reference_that_wanders_fails_and_names_the_load(floor: Detections, words: str) -> None:
+    found = stable(WHOLE, floor)
+    assert found.status is Status.FAILED
+    assert words in found.reason
+    assert "2 thread(s)" in found.reason
+    assert found.image == "a"
+
+
+def test_the_same_load_must_give_the_same_bits() -> None:
+    assert stable(changed(WHOLE, score=-1e-6), load=Load(1, 1)).status is Status.FAILED
+    assert stable(WHOLE.take([1, 0, 2, 3, 4]), load=Load(1, 1)).status is Status.FAILED
+    assert stable(WHOLE.take([1, 0, 2, 3, 4])).status is Status.PASSED
+
+
+def test_no_repeats_are_missing_and_broken_ones_errored() -> None:
+    assert stable().status is Status.MISSING
+    assert stable(WHOLE, error=JobError("timeout", "predict", "still running")).status is Status.ERRORED
+
+
+def test_without_repeats_no_level_is_raised() -> None:
+    assert noise_floor(evidence(deck(a=WHOLE), deck(a=WHOLE))) == (0.0, 0.0)
+
+
+def test_the_noise_floor_is_the_widest_repeat() -> None:
+    floors = [deck(a=changed(WHOLE, score=-3e-5)), deck(a=changed(WHOLE, box_px=0.25))]
+    found = noise_floor(evidence(deck(a=WHOLE), deck(a=WHOLE), floors))
+    assert found == pytest.approx((3e-5, 0.25), rel=1e-2)

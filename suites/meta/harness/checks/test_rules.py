@@ -1,0 +1,177 @@
+"""The table of verdicts, row by row, for every check at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from harness.checks import CHECKS, Check, Evidence, Judgement, judge
+from harness.checks.rules import broke
+from harness.suites.meta.harness.answers import CELL, REFERENCE, SEGMENTS, deck, evidence, grid, observed, restoration, with_masks
+from harness.types import JobError, Observation, Purpose, Status, TimingPoint
+
+pytestmark = pytest.mark.covers("M21")
+
+ANSWERS = deck(one=with_masks(grid(4)))
+CURVE = tuple(TimingPoint(batch, "a loop", (0.01,) * 11, 2) for batch in (1, 2))
+
+
+def whole() -> Evidence:
+    """A cell that passes every check."""
+    known = evidence(ANSWERS, ANSWERS, [ANSWERS], SEGMENTS)
+    back = {"restored": restoration()}
+    build = {**back, "source": restoration(), "source_after": restoration(), "resaved": restoration(), "effective": None}
+    seen = {
+        Purpose.BUILD: dataclasses.replace(observed(ANSWERS, purpose=Purpose.BUILD), **build),
+        Purpose.FIDELITY: dataclasses.replace(observed(ANSWERS, purpose=Purpose.FIDELITY), **back),
+        Purpose.PARITY: dataclasses.replace(observed(ANSWERS), **back),
+        Purpose.TIMING: dataclasses.replace(observed({}, purpose=Purpose.TIMING), curve=CURVE),
+    }
+    return dataclasses.replace(known, observed=seen)
+
+
+def replaced(known: Evidence, purpose: Purpose, **changes: object) -> Evidence:
+    changed = dataclasses.replace(known.observed[purpose], **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(known, observed={**known.observed, purpose: changed})
+
+
+def failing(purpose: Purpose, kind: str = "raised") -> Evidence:
+    return replaced(whole(), purpose, error=JobError(kind, "predict one", "ValueError: no such thing"), answers={})
+
+
+def needing(purpose: Purpose) -> list[Check]:
+    return [check for check in CHECKS.values() if purpose in check.needs]
+
+
+def ids(checks: Iterable[Check]) -> list[str]:
+    return [check.id for check in checks]
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_sound_cell_passes_and_says_how_much_was_compared(check: Check) -> None:
+    found = judge(check, whole())
+    assert found.status is Status.PASSED, found
+    assert found.compared > 0
+    assert found.reason
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_planned_job_without_an_observation_is_missing(check: Check) -> None:
+    for purpose in check.needs:
+        known = whole()
+        found = judge(check, dataclasses.replace(known, observed={p: o for p, o in known.observed.items() if p is not purpose}))
+        assert found.status is Status.MISSING
+        assert purpose in found.reason
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("purpose", [Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.TIMING])
+def test_a_job_that_broke_is_told_by_one_check_and_declined_by_the_others(purpose: Purpose, check: Check) -> None:
+    found = judge(check, failing(purpose))
+    if purpose not in check.needs | {Purpose.BUILD}:
+        assert found.status is Status.PASSED
+    elif purpose in check.handles:
+        assert found.status in (Status.ERRORED, Status.FAILED)
+        assert "ValueError: no such thing" in found.reason
+        assert "predict one" in found.reason
+    else:
+        assert found.status is Status.DECLINED
+        assert found.reason.startswith("did not open: see ")
+        told_by = CHECKS[found.reason.rpartition(" ")[2]]
+        assert judge(told_by, failing(purpose)).status in (Status.ERRORED, Status.FAILED)
+
+
+@pytest.mark.parametrize("purpose", [Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.TIMING])
+def test_no_broken_job_goes_untold(purpose: Purpose) -> None:
+    verdicts = {judge(check, failing(purpose)).status for check in CHECKS.values()}
+    assert verdicts & {Status.ERRORED, Status.FAILED}
+
+
+@pytest.mark.parametrize("kind", ["raised", "broken", "exited", "timeout", "memory", "killed"])
+def test_opens_is_errored_in_words_whatever_broke_the_job(kind: str) -> None:
+    found = judge(CHECKS["contract.opens"], failing(Purpose.PARITY, kind))
+    assert found.status is Status.ERRORED
+    assert kind not in ("exited", "timeout", "memory") or kind not in found.reason
+
+
+def test_a_build_that_broke_is_told_although_nothing_else_ran() -> None:
+    known = failing(Purpose.BUILD)
+    alone = dataclasses.replace(known, observed={Purpose.BUILD: known.observed[Purpose.BUILD]})
+    assert judge(CHECKS["contract.opens"], alone).status is Status.ERRORED
+    assert judge(CHECKS["parity.scores"], alone).status is Status.DECLINED
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_what_is_not_installed_declines_every_check_with_its_sentence(check: Check) -> None:
+    known = whole()
+    error = JobError("unavailable", "plan", "onnx is not installed. To check it too: pip install onnx")
+    gone = {purpose: Observation(observation.job, error=error) for purpose, observation in known.observed.items()}
+    found = judge(check, dataclasses.replace(known, observed=gone))
+    assert (found.status, found.reason) == (Status.DECLINED, error.message)
+
+
+REFERRING = [check for check in CHECKS.values() if Purpose.PARITY in check.reference]
+
+
+@pytest.mark.parametrize("check", REFERRING, ids=ids(REFERRING))
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (JobError("timeout", "predict", "still running"), Status.ERRORED),
+        (JobError("unavailable", "plan", "torch is not installed"), Status.DECLINED),
+        (None, Status.ERRORED),
+    ],
+)
+def test_without_its_reference_nothing_is_established(check: Check, error: JobError | None, status: Status) -> None:
+    broken = {} if error is None else {Purpose.PARITY: dataclasses.replace(observed({}, REFERENCE), error=error)}
+    found = judge(check, dataclasses.replace(whole(), reference=broken))
+    assert found.status is status
+    assert "not established" in found.reason or status is Status.DECLINED
+
+
+@pytest.mark.parametrize("check", REFERRING, ids=ids(REFERRING))
+def test_empty_answers_on_both_sides_are_no_agreement(check: Check) -> None:
+    nothing = {image: answer.take([]) for image, answer in ANSWERS.items()}
+    known = evidence(nothing, nothing, [nothing], SEGMENTS)
+    known = dataclasses.replace(known, observed={**whole().observed, **known.observed})
+    if check.suite == "parity":
+        found = judge(check, known)
+        assert found.status is Status.ERRORED
+        assert "compared nothing" in found.reason
+
+
+@pytest.mark.parametrize("status", [Status.PASSED, Status.FAILED])
+def test_a_judge_that_compared_nothing_is_errored_whatever_it_says(status: Status) -> None:
+    def lax(_: Evidence) -> Judgement:
+        return Judgement(status, "all is well")
+
+    check = Check("meta.lax", "", "", frozenset(), lax)
+    assert judge(check, whole()).status is Status.ERRORED
+
+
+@pytest.mark.parametrize("status", [Status.DECLINED, Status.INCONCLUSIVE, Status.MISSING])
+def test_a_judge_that_does_not_conclude_need_not_compare(status: Status) -> None:
+    def modest(_: Evidence) -> Judgement:
+        return Judgement(status, "why")
+
+    assert judge(Check("meta.modest", "", "", frozenset(), modest), whole()).status is status
+
+
+def test_an_observation_without_an_error_cannot_be_told_as_broken() -> None:
+    with pytest.raises(ValueError, match="left no error"):
+        broke(observed(ANSWERS))
+
+
+@pytest.mark.parametrize(
+    "said", [lambda c: c.title, lambda c: c.asks, lambda c: c.judge.__doc__ or "wrapped"], ids=["title", "asks", "doc"]
+)
+def test_every_check_explains_itself(said: Callable[[Check], str]) -> None:
+    assert all(said(check).strip() for check in CHECKS.values())
+    assert all("What usually" in check.asks and "What to do" in check.asks for check in CHECKS.values() if check.id != "fidelity.resaved")
+    assert all(key == check.id and check.needs for key, check in CHECKS.items())
+
+
+def test_evidence_is_of_the_cell_it_names() -> None:
+    assert whole().observed[Purpose.PARITY].job.cell == CELL

@@ -1,0 +1,82 @@
+"""What is said of a library that is absent, broken or slow: cause and cure, found out in a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import doctor
+from harness.doctor import cure, devices_cached, examine, probe_devices
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that comes first on every Python's path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    return tmp_path
+
+
+def test_a_library_that_works() -> None:
+    assert examine("numpy").state == "works"
+
+
+def test_a_library_that_is_absent_says_how_to_install_it() -> None:
+    found = examine("no_such_library")
+    assert (found.state, found.version) == ("absent", None)
+    assert "pip install no_such_library" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "advice"),
+    [
+        ("import pkg_resources_gone_with_setuptools", "pkg_resources", "setuptools<81"),
+        ("raise ImportError('/x/_C.so: undefined symbol: _ZN3c10')", "undefined symbol", "--no-build-isolation"),
+        ("raise ValueError('another reason')", "another reason", "Install it again"),
+        ("import os; os.abort()", "signal 6", "Install it again"),
+        ("import sys; sys.exit(7)", "exits with 7", "Install it again"),
+    ],
+)
+def test_a_broken_detectron2_is_told_with_cause_and_cure(package: Path, text: str, cause: str, advice: str) -> None:
+    (package / "detectron2").mkdir()
+    (package / "detectron2" / "__init__.py").write_text(text + "\n")
+    code = "from harness.doctor import examine; print(examine('detectron2'))"
+    told = _in_a_process_where_it_comes_first(code)
+    assert "broken" in told
+    assert cause in told
+    assert advice in told
+
+
+def _in_a_process_where_it_comes_first(code: str) -> str:
+    import subprocess
+    import sys
+
+    root = Path(doctor.__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    return done.stdout
+
+
+def test_a_library_that_never_ends_importing_is_broken(package: Path) -> None:
+    (package / "sleepy_library.py").write_text("import time; time.sleep(60)\n")
+    found = examine("sleepy_library", timeout_s=1.0)
+    assert found.state == "broken"
+    assert "more than 1 s" in found.cause
+
+
+def test_torch_and_torchvision_that_are_no_pair() -> None:
+    assert "torch and torchvision are not a pair" in cure("torchvision", "operator torchvision::nms does not exist")
+
+
+def test_devices_are_unknown_until_somebody_asks(tmp_path: Path) -> None:
+    assert devices_cached(tmp_path) is None
+    found = probe_devices(tmp_path)
+    assert "cpu" in found["torch"]
+    assert devices_cached(tmp_path) == found
+
+
+def test_a_damaged_note_of_the_devices_is_unknown(tmp_path: Path) -> None:
+    probe_devices(tmp_path)
+    (note,) = tmp_path.iterdir()
+    note.write_text("{")
+    assert devices_cached(tmp_path) is None

@@ -1,0 +1,147 @@
+"""From what was asked to what will run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from harness.checks import CHECKS
+from harness.errors import UnknownName, UsageError
+from harness.plan import FLOORS, REFERENCE, PlannedCell, Request, State, checks_for, estimated_minutes, job, jobs_for, plan_cells, reference_of
+from harness.types import Cell, ModelSpec, Purpose, Variant, Weights
+
+
+@dataclass
+class Named:
+    name: str
+    variants: tuple[Variant, ...] = (Variant("base"),)
+    requires: tuple[str, ...] = ()
+    refuses: dict[str, str] = field(default_factory=dict)
+
+    def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
+        return self.refuses.get(model.id)
+
+
+def spec(name: str, family: str = "torchvision", task: str = "detection") -> ModelSpec:
+    return ModelSpec(name, family, {}, Weights("shipped", "x", "0"), task, ("a",), 0.05, 20)
+
+
+MODELS = {"one": spec("one"), "two": spec("two", "detectron2", "segmentation")}
+ADAPTERS = {
+    "torch_eager": Named("torch_eager", (Variant("fp32"),)),
+    "runtime": Named("runtime", (Variant("base"), Variant("extra", base=False)), ("runtimelib",)),
+    "picky": Named("picky", refuses={"two": "it cannot"}),
+}
+
+
+def planned(request: Request, devices: tuple[str, ...] = ("cpu",), states: dict[str, State] | None = None) -> tuple[PlannedCell, ...]:
+    return plan_cells(request, MODELS, ("one",), ADAPTERS, {name: name for name in ADAPTERS}, devices, states or {})
+
+
+def names(cells: tuple[PlannedCell, ...]) -> list[str]:
+    return [str(c.cell) for c in cells]
+
+
+def test_default_holds_every_model_and_backend_in_base_variants_reference_first() -> None:
+    assert names(planned(Request())) == [
+        f"{model}/{backend}@cpu" for model in MODELS for backend in ("torch_eager[fp32]", "runtime[base]", "picky[base]")
+    ]
+
+
+def test_full_adds_variants_and_quick_takes_fewer_models() -> None:
+    assert "one/runtime[extra]@cpu" in names(planned(Request(scope="full")))
+    assert {c.cell.model for c in planned(Request(scope="quick"))} == {"one"}
+
+
+def test_the_reference_is_there_even_when_not_asked_for() -> None:
+    assert names(planned(Request(models=("one",), backends=("picky",)))) == ["one/torch_eager[fp32]@cpu", "one/picky[base]@cpu"]
+
+
+def test_cuda_brings_the_cpu_reference() -> None:
+    found = names(planned(Request(models=("one",), backends=("picky",), devices=("cuda",)), ("cpu", "cuda")))
+    assert found == ["one/torch_eager[fp32]@cpu", "one/torch_eager[fp32]@cuda", "one/picky[base]@cuda"]
+
+
+def test_cuda_asked_for_where_there_is_none_is_declined_in_words() -> None:
+    cells = planned(Request(models=("one",), devices=("cuda",)))
+    assert all(c.unmet == "there is no cuda device here" for c in cells if c.cell.device == "cuda")
+    assert any(c.cell.device == "cuda" for c in cells)
+
+
+@pytest.mark.parametrize(
+    "request_", [Request(models=("on",)), Request(backends=("x",)), Request(variants=("x",)), Request(devices=("tpu",))]
+)
+def test_unknown_names_list_the_valid_ones(request_: Request) -> None:
+    with pytest.raises(UnknownName, match="Valid: "):
+        planned(request_)
+
+
+def test_a_variant_that_the_backend_lacks_is_nothing_to_check() -> None:
+    with pytest.raises(UsageError, match="nothing to check"):
+        planned(Request(backends=("picky",), variants=("extra",)))
+
+
+def test_absent_broken_and_declined_cells_run_nothing_and_say_why() -> None:
+    states = {"detectron2": State(broken="it is broken"), "runtimelib": State(absent="runtimelib is not installed")}
+    cells = {str(c.cell): c for c in planned(Request(), states=states)}
+    assert cells["two/torch_eager[fp32]@cpu"].broken == "it is broken"
+    assert cells["one/runtime[base]@cpu"].unmet == "runtimelib is not installed"
+    assert cells["two/picky[base]@cpu"].broken == "it is broken"
+    assert not any(c.runs for c in cells.values() if c.broken or c.unmet)
+    for cell in cells.values():
+        if not cell.runs:
+            assert [check.id for check in checks_for(cell)] == ["contract.opens"]
+    keys = [(check.id, c.cell) for c in cells.values() for check in checks_for(c)]
+    assert {str(j.cell) for j in jobs_for(cells.values(), keys)} == {"one/torch_eager[fp32]@cpu", "one/picky[base]@cpu"}
+
+
+def test_masks_are_asked_of_segmentation_models_alone_and_parity_not_of_the_reference() -> None:
+    cells = {str(c.cell): c for c in planned(Request())}
+    ids = {name: {check.id for check in checks_for(cell)} for name, cell in cells.items()}
+    assert "parity.masks" in ids["two/runtime[base]@cpu"]
+    assert "parity.masks" not in ids["one/runtime[base]@cpu"]
+    assert not any(check.startswith("parity") for check in ids["one/torch_eager[fp32]@cpu"])
+    assert "reference.stable" in ids["one/torch_eager[fp32]@cpu"]
+    assert "reference.stable" not in ids["one/runtime[base]@cpu"]
+
+
+def test_cuda_eager_is_judged_against_cpu_eager() -> None:
+    assert reference_of(Cell("m", *REFERENCE, "cuda")) == Cell("m", *REFERENCE, "cpu")
+    assert reference_of(Cell("m", "runtime", "base", "cuda")) == Cell("m", *REFERENCE, "cuda")
+
+
+def test_jobs_are_each_there_once_with_reference_and_floors_and_builds_come_first() -> None:
+    cells = planned(Request(models=("one",), backends=("runtime",)))
+    keys = [(check.id, c.cell) for c in cells for check in checks_for(c)]
+    jobs = jobs_for(cells, keys)
+    assert len(set(jobs)) == len(jobs)
+    assert [j.load for j in jobs if j.purpose is Purpose.FLOOR] == list(FLOORS)
+    for cell in cells:
+        own = [j.purpose for j in jobs if j.cell == cell.cell]
+        assert own[0] is Purpose.BUILD
+        assert {Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.TIMING} <= set(own)
+
+
+def test_one_kept_check_needs_only_its_own_jobs() -> None:
+    cells = planned(Request(models=("one",), backends=("runtime",)))
+    jobs = jobs_for(cells, [("throughput.batch_curve", cells[1].cell)])
+    assert {j.purpose for j in jobs if j.cell == cells[1].cell} == {Purpose.BUILD, Purpose.TIMING}
+
+
+def test_every_check_needs_something() -> None:
+    assert all(check.needs for check in CHECKS.values())
+
+
+def test_estimate_counts_cached_builds_as_nothing() -> None:
+    cells = planned(Request(models=("one",)))
+    jobs = jobs_for(cells, [(check.id, c.cell) for c in cells for check in checks_for(c)])
+    builds = [j for j in jobs if j.purpose is Purpose.BUILD]
+    assert estimated_minutes(jobs, builds, 2) < estimated_minutes(jobs, (), 2)
+    assert estimated_minutes(jobs, (), 2) < estimated_minutes(jobs, (), 1)
+
+
+def test_timing_takes_all_threads_and_everything_else_one() -> None:
+    cell = Cell("one", "runtime", "base", "cpu")
+    assert job(cell, Purpose.TIMING).load.threads == 0
+    assert job(cell, Purpose.PARITY).load.threads == 1
