@@ -45,7 +45,8 @@ def comparable(value: Any, _above: tuple[int, ...] = ()) -> Json:
 
     Text, numbers, booleans, lists and dictionaries with text keys stand for themselves. Everything else becomes an object with
     one key that names its kind: arrays and tensors by dtype, shape and SHA-256, a ``CfgNode`` by its text, functions and
-    classes by where they are defined, other objects by their type and attributes.
+    classes by where they are defined, other objects by their type and attributes. (A dictionary that imitates such an object is
+    not told from it.)
     """
     if value is None or isinstance(value, bool | str) or type(value) is int:
         return value

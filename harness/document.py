@@ -134,13 +134,13 @@ class Level(Part):
 
 
 class WaiverEntry(Part):
-    """A known divergence that this run's records name. ``source`` says whose it is to mend: ours, upstream or never."""
+    """A known divergence that this run's records name. ``kind`` says whose it is to mend: ours, upstream or never."""
 
     id: str
-    source: str
+    kind: str
     reason: Text
+    stage: str = ""
     finding: str = ""
-    first_stage: str = ""
     expires: str = ""
 
 
@@ -158,8 +158,8 @@ class Header(Part):
     schema_version: int = SCHEMA_VERSION
     run: str
     created: str
-    command: str
-    reproduce: str
+    command: Text
+    reproduce: Text
     harness_version: str
     commit: str | None
     machine: Machine
@@ -254,7 +254,7 @@ class RecordLine(Part):
     measures: tuple[MeasureEntry, ...] = ()
     image: str | None = None
     waiver: str | None = None
-    reproduce: str = ""
+    reproduce: Text = ""
 
     @classmethod
     def of(cls, record: Record) -> RecordLine:

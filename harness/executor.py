@@ -155,15 +155,14 @@ class Executor:
         with self._artifacts.source_absent(cached, job.purpose is Purpose.FIDELITY):
             ending = self._perform(order, scratch)
         observation = self._read(job, folder, ending, scratch)
-        if job.purpose is Purpose.BUILD and observation.error is None:
+        if job.purpose is Purpose.BUILD and observation.build_s is not None:
             self._artifacts.keep_build(cached, observation)
         shutil.rmtree(scratch, ignore_errors=True)
         self._conclude(job, observation)
 
-    def _unbuilt(self, job: Job) -> Observation:
-        build = self.observation_folder(Job(dataclasses.replace(job.cell, device="cpu"), Purpose.BUILD))
-        error = read_observation(build).error if (build / OBSERVATION_FILE).is_file() else None
-        return Observation(job, error=error or JobError("raised", "build", "the artifact was not built"))
+    @staticmethod
+    def _unbuilt(job: Job) -> Observation:
+        return Observation(job, error=JobError("unbuilt", "build", "there is no artifact: the build job says why"))
 
     def _order(self, job: Job, planned: PlannedCell, cached: Path, scratch: Path) -> Order:
         scratch.mkdir(parents=True, exist_ok=True)

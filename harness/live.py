@@ -17,6 +17,7 @@ from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, judge
 from harness.document import CellLine
 from harness.executor import SEED, Executor, Limits, Setting, quiet
+from harness.families.checkpoints import weights_file
 from harness.fixtures.decks import Deck, deck
 from harness.fixtures.models import QUICK_MODELS
 from harness.journal import RunWriter
@@ -45,6 +46,8 @@ class Plan:
         self.cells = plan_cells(
             request, self.models, QUICK_MODELS, self.adapters, origins, self.devices, _states(self.adapters, self.models)
         )
+        for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
+            weights_file(spec.weights)
         self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c))
 
     def _backends(self) -> tuple[str, ...]:
@@ -113,7 +116,9 @@ class LiveRun:
             image=judgement.image,
             reproduce=self._reproduce(planned, check),
         )
-        record = waivers.apply(record, self._waivers, self.plan.versions, datetime.now(UTC).date())
+        parity = self._observations.get(job(cell, Purpose.PARITY))
+        precision = parity.effective.precision if parity is not None and parity.effective is not None else None
+        record = waivers.apply(record, self._waivers, self.plan.versions, datetime.now(UTC).date(), precision)
         self._writer.record(record)
         self.records.append(record)
         return record

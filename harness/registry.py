@@ -67,7 +67,7 @@ def checkout_root() -> Path | None:
 
 
 def adapters() -> dict[str, AdapterRef]:
-    """Every announced backend by name: the built-in ones first, in their order, then other packages' by name.
+    """Every announced backend by name, sorted: the built-in ones first, then other packages'.
 
     In a checkout the built-in ones are read from pyproject.toml itself, so that a new line counts at once, installed or not.
     Raises `UsageError` when two packages claim one name for different objects.
@@ -140,12 +140,12 @@ def load_model(name: str) -> ModelSpec:
 def _built_in() -> Iterator[AdapterRef]:
     root = checkout_root()
     if root is None:
-        for point in entry_points(group=GROUP):
+        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
             if _distribution(point) == DISTRIBUTION:
                 yield AdapterRef(point.name, point.value, DISTRIBUTION)
         return
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for name, value in project["entry-points"][GROUP].items():
+    for name, value in sorted(project["entry-points"][GROUP].items()):
         yield AdapterRef(name, value, DISTRIBUTION)
 
 

@@ -74,9 +74,7 @@ class Covering:
 def rows(root: Path) -> tuple[Row, ...]:
     """The promises of docs/rows.toml, in order."""
     table = tomllib.loads((root / ROWS).read_text(encoding="utf-8"))
-    return tuple(
-        Row(name, row["what"], row["component"], frozenset(row["modules"]), row["status"]) for name, row in table.items()
-    )
+    return tuple(Row(name, row["what"], row["component"], frozenset(row["modules"]), row["status"]) for name, row in table.items())
 
 
 def marked(root: Path) -> tuple[Covering, ...]:

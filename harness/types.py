@@ -215,10 +215,10 @@ class Purpose(StrEnum):
 
     BUILD = "build"
     """Make the artifact from the perturbed model, open it again in the same process, save it once more."""
-    FIDELITY = "fidelity"
-    """Open the moved artifact in a fresh process, source weights gone, network cut, another HOME; one thread."""
     PARITY = "parity"
     """Open the moved artifact, source weights still there; answer the whole deck; one thread."""
+    FIDELITY = "fidelity"
+    """Open the moved artifact in a fresh process, source weights gone, network cut, another HOME; one thread."""
     FLOOR = "floor"
     """The reference again, with other thread counts and equal-size batches: the noise of the reference itself."""
     TIMING = "timing"
@@ -294,7 +294,11 @@ class Restoration:
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job left no answers. ``kind``: raised, exited, timeout, memory, killed, unavailable (a library is not installed)."""
+    """Why a job left no answers.
+
+    ``kind``: raised, exited, timeout, memory, killed, unavailable (a library is not installed, the backend declines), broken (a
+    library is installed but does not work), unbuilt (the build job left no artifact; its own observation says why).
+    """
 
     kind: str
     stage: str
@@ -318,7 +322,8 @@ class Observation:
 
     Build observations also carry ``source`` (the restoration of the live model before saving), ``source_after`` (the same after
     saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process) and ``resaved`` (saved from
-    what was loaded, and loaded again).
+    what was loaded, and loaded again). One with both ``build_s`` and an error made the artifact, but could not open it again in
+    the same process or save what it loaded: the artifact's other jobs run all the same.
     """
 
     job: Job

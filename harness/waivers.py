@@ -26,7 +26,7 @@ from harness.types import Cell, Record, Status
 
 
 def _names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if isinstance(value, str) and value != "*":
+    if not value or (isinstance(value, str) and value != "*"):
         raise ValueError('is "*" or a list of names')
     return value
 

@@ -27,6 +27,7 @@ from harness.observations import write_observation
 from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant, Weights
 
 if TYPE_CHECKING:
+    from harness.families import Model
     from harness.sessions import Detector
     from harness.types import Detections, Pixels, Restoration
 
@@ -120,7 +121,6 @@ def _prepare_runtime(order: Order) -> None:
 
 
 def _build(order: Order, stage: _Stage) -> Observation:
-    from harness.adapters import Restored
     from harness.digests import restoration, tree_bytes, tree_sha256
     from harness.families import family
     from harness.perturb import perturb
@@ -152,23 +152,29 @@ def _build(order: Order, stage: _Stage) -> Observation:
         artifact_bytes=tree_bytes(artifact),
         artifact_sha256=tree_sha256(artifact),
     )
+    try:
+        return dataclasses.replace(observation, **_reopened(order, stage, adapter, model, artifact))
+    except Exception as error:  # noqa: BLE001 - the artifact is there: what follows may still open it in a fresh process
+        return dataclasses.replace(observation, error=_describe(error, stage.name))
+
+
+def _reopened(order: Order, stage: _Stage, adapter: Any, model: Model, artifact: Path) -> dict[str, Any]:
+    """Open the artifact in the process that made it, save what came back, and open that; nothing for backends without an object."""
     stage.enter("open again in the same process")
     with _opened(order, artifact) as detector:
-        if not isinstance(detector.restored, Restored):
-            return observation
+        back = detector.restored
+        if back is None:
+            return {}
         answers = _answer(detector, order, stage)
         restored = detector.restoration()
-        stage.enter("save once more")
-        again = dataclasses.replace(
-            model,
-            module=detector.restored.module,
-            config=model.config if detector.restored.config is None else detector.restored.config,
-            native={**model.native, **detector.restored.native},
-        )
+        stage.enter("save what was loaded")
+        config = model.config if back.config is None else back.config
+        again = dataclasses.replace(model, module=back.module, config=config, native={**model.native, **back.native})
         second = _empty(Path(order.scratch) / "resaved")
         adapter.build(again, order.variant, second)
+    stage.enter("open what was saved again")
     with _opened(order, second) as detector:
-        return dataclasses.replace(observation, answers=answers, restored=restored, resaved=detector.restoration())
+        return {"answers": answers, "restored": restored, "resaved": detector.restoration()}
 
 
 def _answers(order: Order, stage: _Stage) -> Observation:

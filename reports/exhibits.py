@@ -1,177 +1,174 @@
-"""The pictures that differ most, ready to draw: the reference dashed, the candidate solid, a letter on each difference."""
+"""Which pictures a run keeps for its page: those on which a cell's answers differ most from the reference's.
+
+Observations may be deleted, so what the page draws goes into the run itself, small: the picture, both answers, and how each
+detection of the one pairs with one of the other.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
-from harness.document import Answer, Box, ExhibitLine, Pair
-from harness.journal import Run
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-LETTERS = {"moved": "B", "score": "S", "class": "C", "mask": "K", "missing": "M", "extra": "E"}
-WORDS = {
-    "moved": "box moved",
-    "score": "score differs",
-    "class": "class differs",
-    "mask": "mask differs",
-    "missing": "missing: only the reference has it",
-    "extra": "extra: only the candidate has it",
-    "same": "within the levels",
-}
-MOST_ROWS = 40
-"""Rows of the table under a picture that differ; the rest are counted."""
+from harness import levels
+from harness.compare import Comparison, ImageComparison, Limits, Quantity, compare, compare_image
+from harness.document import Answer, CellKey, ExhibitKind, ExhibitLine, Pair
+from harness.types import Cell, Detections, Masks, Observation, Pixels, Record, Status
 
+TROUBLED = (Status.FAILED, Status.WAIVED)
+MOST = 24
+"""Pictures of cells that failed; each takes some 20 kB of the page."""
 
-@dataclass(frozen=True, slots=True)
-class Outline:
-    """A box, and its mask as one SVG path; ``side`` is reference or candidate. Pixels of the original image."""
+CLOSEST = 3
+"""Pictures where nothing failed: enough to see that both answers were there."""
 
-    side: str
-    x: float
-    y: float
-    width: float
-    height: float
-    path: str
-    quiet: bool
+LONGEST_PX = 640
+MOST_OUTLINES = 12
+"""Differing pairs whose masks are outlined."""
+
+NO_LIMITS = Limits(score_threshold=-1.0, detection_cap=0, score_tolerance=0.0)
+"""Nothing is excused: what a tie explains is drawn as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
-    """A letter and number on the picture; the same stand in the table."""
+class Pictures(Protocol):
+    """What is needed of a deck."""
 
-    text: str
-    x: float
-    y: float
+    def pixels(self, image_id: str) -> Pixels:
+        """The picture of that id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One pair in the table: the figures of both sides, None where one has none."""
+def exhibits(
+    deck: Pictures, records: Sequence[Record], answers: Mapping[Cell, tuple[Observation, Observation]]
+) -> Iterator[ExhibitLine]:
+    """The exhibits of a run; ``answers`` holds the parity observations of each cell and of its reference.
 
-    tag: str
-    words: str
-    reference_class: str | None
-    candidate_class: str | None
-    reference_score: float | None
-    candidate_score: float | None
-    box_px: float | None
-    iou: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Exhibit:
-    """One picture with both answers drawn over it. ``unit`` is one screen-sized stroke in pixels of the picture."""
-
-    line: ExhibitLine
-    outlines: tuple[Outline, ...]
-    tags: tuple[Tag, ...]
-    rows: tuple[Row, ...]
-    same: int
-    hidden: int
-    data: str
-    font_px: float
-    description: str
+    One for every cell whose parity failed or is waived, on the picture that its record names; where there is none, the few
+    that differ most, however little.
+    """
+    named: dict[Cell, str | None] = {}
+    for record in records:
+        if record.check.startswith("parity.") and record.status in TROUBLED and record.cell in answers:
+            named[record.cell] = named.get(record.cell) or record.image
+    chosen = list(named.items())[:MOST] if named else [(cell, None) for cell in _closest(answers)]
+    for cell, image in chosen:
+        candidate, reference = answers[cell]
+        shared = [name for name in reference.answers if name in candidate.answers]
+        wanted = image if image in shared else _compared(candidate, reference).worst_image()
+        if wanted in shared:
+            yield exhibit(cell, wanted, deck.pixels(wanted), reference.answers[wanted], candidate.answers[wanted])
 
 
-def exhibits(run: Run) -> tuple[Exhibit, ...]:
-    """Every exhibit of the run, drawn."""
-    classes = {model.id: model.classes for model in run.header.models}
-    return tuple(_exhibit(line, classes.get(line.cell.model, ())) for line in run.exhibits)
-
-
-def _exhibit(line: ExhibitLine, classes: Sequence[str]) -> Exhibit:
-    differing = [pair for pair in line.pairs if pair.difference != "same"]
-    same = [pair for pair in line.pairs if pair.difference == "same"]
-    font_px = max(line.width_px, line.height_px) / 24
-    outlines = [outline for pair in (*same, *differing) for outline in _outlines(pair, line)]
-    tags, rows = [], []
-    for number, pair in enumerate(differing, start=1):
-        text = f"{LETTERS[pair.difference]}{number}"
-        tags += _tags(text, pair, line, font_px)
-        rows.append(_row(text, pair, line, classes))
-    told = ", ".join(f"{row.tag} {row.words}" for row in rows[:MOST_ROWS])
-    return Exhibit(
-        line=line,
-        outlines=tuple(outlines),
-        tags=tuple(tags),
-        rows=tuple(rows[:MOST_ROWS]),
-        same=len(same),
-        hidden=max(0, len(rows) - MOST_ROWS),
-        data=f"data:{line.media_type};base64,{_base64(line.picture)}",
-        font_px=round(font_px, 2),
-        description=f"{line.image} with both answers: {told or 'no difference'}; {len(same)} within the levels.",
+def exhibit(cell: Cell, image: str, pixels: Pixels, reference: Detections, candidate: Detections) -> ExhibitLine:
+    """One picture with both answers; differences beyond the levels (at a noise floor of 0) come first."""
+    compared = compare_image(image, reference, candidate, NO_LIMITS)
+    pairs = sorted(_pairs(compared), key=_severity)
+    outlined = [pair for pair in pairs if pair.difference != "same"][:MOST_OUTLINES]
+    return ExhibitLine(
+        cell=CellKey.of(cell),
+        image=image,
+        height_px=int(pixels.shape[0]),
+        width_px=int(pixels.shape[1]),
+        media_type="image/webp",
+        picture=_picture(pixels),
+        reference=_answer(reference, {pair.reference for pair in outlined}),
+        candidate=_answer(candidate, {pair.candidate for pair in outlined}),
+        pairs=tuple(pairs),
     )
 
 
-def _base64(text: str) -> str:
-    """The same bytes in canonical base64; nothing where it is none, so that a broken run breaks no page."""
-    try:
-        return base64.b64encode(base64.b64decode(text, validate=True)).decode()
-    except binascii.Error:
-        return ""
+def _compared(candidate: Observation, reference: Observation) -> Comparison:
+    return compare(reference.answers, candidate.answers, NO_LIMITS, masks=False)
 
 
-def _outlines(pair: Pair, line: ExhibitLine) -> list[Outline]:
-    quiet = pair.difference == "same"
-    found = []
-    for side, answer, index in (("reference", line.reference, pair.reference), ("candidate", line.candidate, pair.candidate)):
-        box = _box(answer, index)
-        if box is not None and not (quiet and side == "reference"):
-            x1, y1, x2, y2 = (round(v, 2) for v in box)
-            width, height = round(max(x2 - x1, 0), 2), round(max(y2 - y1, 0), 2)
-            found.append(Outline(side, x1, y1, width, height, "" if quiet else _path(answer, index), quiet))
-    return found
+def _closest(answers: Mapping[Cell, tuple[Observation, Observation]]) -> list[Cell]:
+    """The cells that differ most, of those that differ at all."""
+    worst: dict[Cell, float] = {}
+    for cell, (candidate, reference) in answers.items():
+        found = _compared(candidate, reference)
+        if found.worst_image() is not None:
+            worst[cell] = found.worst("box_px") + found.missing + found.extra
+    return sorted(worst, key=lambda cell: (-worst[cell], cell))[:CLOSEST]
 
 
-def _box(answer: Answer, index: int | None) -> Box | None:
-    """The box, or None where there is none that can be drawn."""
-    if index is None or not 0 <= index < len(answer.boxes_xyxy_px):
-        return None
-    box = answer.boxes_xyxy_px[index]
-    return box if all(math.isfinite(v) and abs(v) < 1e6 for v in box) else None
+def _pairs(compared: ImageComparison) -> Iterator[Pair]:
+    for index, (reference, candidate) in enumerate(compared.matching.pairs):
+        values = {name: float(column[index]) for name, column in compared.values.items()}
+        yield Pair(
+            reference=int(reference),
+            candidate=int(candidate),
+            difference=_difference(values),
+            iou=values["iou"],
+            box_px=values["box_px"],
+            score=values["score"],
+        )
+    for reference in compared.matching.missing:
+        yield Pair(reference=int(reference), candidate=None, difference="missing")
+    for candidate in compared.matching.extra:
+        yield Pair(reference=None, candidate=int(candidate), difference="extra")
 
 
-def _path(answer: Answer, index: int | None) -> str:
-    if index is None or not 0 <= index < len(answer.polygons):
-        return ""
-    rings = []
-    for ring in answer.polygons[index]:
-        corners = [f"{x:.1f} {y:.1f}" for x, y in zip(ring[::2], ring[1::2], strict=False)]
-        rings.append(f"M{'L'.join(corners)}Z")
-    return "".join(rings)
+def _difference(values: Mapping[Quantity, float]) -> ExhibitKind:
+    """The gravest of what differs."""
+    if values["class_differs"]:
+        return "class"
+    if values["box_px"] > float(levels.box_level_px(np.array(values["side_px"]))):
+        return "moved"
+    if "mask_iou" in values and values["mask_iou"] < float(levels.mask_iou_level(np.array(values["mask_area_px"]))):
+        return "mask"
+    return "score" if values["score"] > levels.score_level() else "same"
 
 
-def _tags(text: str, pair: Pair, line: ExhibitLine, font_px: float) -> list[Tag]:
-    box = _box(line.candidate, pair.candidate) or _box(line.reference, pair.reference)
-    if box is None:
-        return []
-    x = min(max(box[0], 1.0), line.width_px - 2.2 * font_px)
-    y = box[1] - 0.35 * font_px if box[1] > 1.4 * font_px else min(box[1] + font_px, line.height_px - 2.0)
-    return [Tag(text, round(x, 2), round(y, 2))]
+def _severity(pair: Pair) -> tuple[int, float, float]:
+    order: tuple[ExhibitKind, ...] = ("missing", "extra", "class", "moved", "mask", "score", "same")
+    return order.index(pair.difference), -(pair.box_px or 0.0), -(pair.score or 0.0)
 
 
-def _row(tag: str, pair: Pair, line: ExhibitLine, classes: Sequence[str]) -> Row:
-    return Row(
-        tag,
-        WORDS[pair.difference],
-        _class(line.reference, pair.reference, classes),
-        _class(line.candidate, pair.candidate, classes),
-        _score(line.reference, pair.reference),
-        _score(line.candidate, pair.candidate),
-        pair.box_px,
-        pair.iou,
+def _answer(detections: Detections, outlined: set[int | None]) -> Answer:
+    masks = detections.masks
+    return Answer(
+        boxes_xyxy_px=tuple(_rounded(box) for box in detections.boxes_xyxy_px),
+        scores=tuple(round(float(score), 6) for score in detections.scores),
+        labels=tuple(int(label) for label in detections.labels),
+        polygons=() if masks is None else tuple(outlines(masks, index) if index in outlined else () for index in range(len(masks))),
     )
 
 
-def _class(answer: Answer, index: int | None, classes: Sequence[str]) -> str | None:
-    if index is None or not 0 <= index < len(answer.labels):
-        return None
-    label = answer.labels[index]
-    return classes[label] if 0 <= label < len(classes) else f"class {label}"
+def _rounded(box: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (round(float(side), 3) for side in box)
+    return x1, y1, x2, y2
 
 
-def _score(answer: Answer, index: int | None) -> float | None:
-    return answer.scores[index] if index is not None and 0 <= index < len(answer.scores) else None
+def outlines(masks: Masks, index: int) -> tuple[tuple[float, ...], ...]:
+    """The rings around and inside one mask, each ``x, y, x, y, ...`` in pixels of the original image."""
+    from contourpy import contour_generator
+
+    padded = np.pad(masks.crops[index], 1).astype(np.float64)
+    if not padded.any():
+        return ()
+    rings = [np.asarray(ring, dtype=np.float64) for ring in contour_generator(z=padded, line_type="Separate").lines(0.5)]
+    # The padding puts the crop's first pixel at 1, and a pixel's middle lies half a pixel inside it.
+    corner = masks.origins_xy_px[index].astype(np.float64) - 0.5
+    return tuple(tuple(round(float(v), 1) for v in (_corners(ring) + corner).ravel()) for ring in rings)
+
+
+def _corners(ring: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The ring without the points on its straight stretches; the last point, which repeats the first, goes too."""
+    open_ring = ring[:-1]
+    before, after = open_ring - np.roll(open_ring, 1, axis=0), np.roll(open_ring, -1, axis=0) - open_ring
+    turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
+    kept: NDArray[np.float64] = open_ring[turns] if turns.any() else open_ring
+    return kept
+
+
+def _picture(pixels: Pixels) -> str:
+    """A small copy in WebP, as base64."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((LONGEST_PX, LONGEST_PX))
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=82)
+    return base64.b64encode(stream.getvalue()).decode()

@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.document import RecordLine, WaiverEntry
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RunFolderError
 from harness.journal import Run
 from harness.reports import numerals, wording
-from harness.reports.exhibits import exhibits
 from harness.reports.matrix import SIGNS, Matrix, Square, matrix
+from harness.reports.overlays import overlays
 from harness.reports.plots import plots
 from harness.reports.scoreboard import scoreboard
 from harness.reports.summary import TROUBLE, Finding, findings, verdict
@@ -48,24 +49,15 @@ class Entry:
 def render_page(run: Run) -> str:
     """The page, one file that asks for nothing outside itself. Raises `PageTooLarge` above 25 MB."""
     style, script = _part("page.css"), _part("page.js")
-    table = matrix(run)
-    page = _environment().get_template("page.html.j2").render(
-        run=run,
-        header=run.header,
-        verdict=verdict(run),
-        told=_entries(run, table, "f", *TROUBLE),
-        waived=_entries(run, table, "w", Status.WAIVED),
-        unsettled=_entries(run, table, "i", Status.INCONCLUSIVE),
-        declined=_entries(run, table, "d", Status.DECLINED),
-        matrix=table,
-        described={line.cell.cell(): line for line in run.cells},
-        scoreboard=scoreboard(run),
-        plots=plots(run),
-        exhibits=exhibits(run),
-        records=base64.b64encode(_records(run)).decode(),
-        style=Markup(style),  # noqa: S704 - our own file, and nothing of the run is in it
-        script=Markup(script),  # noqa: S704 - as above
-        policy=_policy(style, script),
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            **_content(run),
+            style=Markup(style),  # noqa: S704 - our own file, and nothing of the run is in it
+            script=Markup(script),  # noqa: S704 - as above
+            policy=_policy(style, script),
+        )
     )
     size = len(page.encode())
     if size > MOST_BYTES:
@@ -76,10 +68,44 @@ def render_page(run: Run) -> str:
     return page
 
 
-def size_warning(page: str) -> str | None:
-    """A sentence when the page is larger than is comfortable to open; else None."""
+def _content(run: Run) -> dict[str, Any]:
+    """What the template tells. ``details`` leads from a square of the matrix to the finding that explains it."""
+    table = matrix(run)
+    told = _entries(run, table, "f", *TROUBLE)
+    waived = _entries(run, table, "w", Status.WAIVED)
+    unsettled = _entries(run, table, "i", Status.INCONCLUSIVE)
+    return {
+        "run": run,
+        "header": run.header,
+        "verdict": verdict(run),
+        "told": told,
+        "waived": waived,
+        "unsettled": unsettled,
+        "declined": _entries(run, table, "d", Status.DECLINED),
+        "details": {square.anchor: e.anchor for e in (*told, *waived, *unsettled) for square in e.squares},
+        "matrix": table,
+        "described": {line.cell.cell(): line for line in run.cells},
+        "scoreboard": scoreboard(run),
+        "plots": plots(run),
+        "exhibits": overlays(run),
+        "records": base64.b64encode(_records(run)).decode(),
+    }
+
+
+def write_page(run: Run, path: Path) -> str | None:
+    """Render the page into a file; returns a sentence of warning when it is larger than is comfortable to open, else None.
+
+    A reader of the file sees the old page or the new one. Raises `PageTooLarge`, and `RunFolderError` when it cannot be written.
+    """
+    page = render_page(run)
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.write_text(page, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {path}: {error.strerror or error}", "Name another file with --out.") from error
     size = len(page.encode())
-    return f"the page is {numerals.size(size)}; above 25 MB it is refused" if size > WARN_BYTES else None
+    return f"the page is {numerals.size(size)}; above 25 MB it would be refused" if size > WARN_BYTES else None
 
 
 def _environment() -> Environment:
@@ -125,7 +151,7 @@ def _entries(run: Run, table: Matrix, prefix: str, *statuses: Status) -> tuple[E
     entries = []
     for number, finding in enumerate(findings(run, *statuses)):
         named = dict.fromkeys(record.waiver for record in finding.records if record.waiver)
-        known = tuple(waivers.get(name, WaiverEntry(id=name, source="", reason="")) for name in named)
+        known = tuple(waivers.get(name, WaiverEntry(id=name, kind="", reason="")) for name in named)
         explained = tuple(squares[record.cell, record.check] for record in finding.records)
         checks = {record.check for record in finding.records}
         asks = asked.get(checks.pop(), "") if len(checks) == 1 else ""

@@ -16,6 +16,9 @@ from harness.reports.numerals import duration, figure
 from harness.reports.svg import INK, QUIET, RULE, SERIES_COLOURS, Panel
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_MODELS = 12
+"""Models with figures: nobody reads hundreds, and the scoreboard has the numbers of all."""
+
 WIDTH, ROW, FOOT = 320.0, 36.0, 24.0
 CURVE_HEIGHT, CURVE_LEFT, CURVE_TOP = 190.0, 34.0, 10.0
 
@@ -34,7 +37,7 @@ class Series:
 
     @property
     def marker(self) -> str:
-        """matplotlib's name of the marker."""
+        """The marker, as matplotlib names it."""
         return MARKERS[self.index % len(MARKERS)]
 
 
@@ -50,11 +53,12 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Plots:
-    """All figures of a page; ``legend`` pairs each series' name with its swatch."""
+    """All figures of a page; ``legend`` pairs each series' name with its swatch; ``undrawn`` models have theirs in tables only."""
 
     legend: tuple[tuple[str, Markup], ...]
     latency: tuple[Plot, ...]
     curves: tuple[Plot, ...]
+    undrawn: int
 
 
 def plots(run: Run) -> Plots:
@@ -64,11 +68,12 @@ def plots(run: Run) -> Plots:
     models: dict[str, list[CellLine]] = {}
     for line in run.cells:
         models.setdefault(f"{line.cell.model}@{line.cell.device}", []).append(line)
-    latency = [_latency(f"latency{n}", model, lines, series) for n, (model, lines) in enumerate(models.items())]
-    kinds = [(model, lines, kind) for model, lines in models.items() for kind in _kinds(lines)]
+    drawn = list(models.items())[:MOST_MODELS]
+    latency = [_latency(f"latency{n}", model, lines, series) for n, (model, lines) in enumerate(drawn)]
+    kinds = [(model, lines, kind) for model, lines in drawn for kind in _kinds(lines)]
     curves = [_curve(f"curve{n}", model, lines, kind, series) for n, (model, lines, kind) in enumerate(kinds)]
     legend = tuple((s.name, _swatch(s)) for s in series.values()) if curves else ()
-    return Plots(legend, tuple(plot for plot in latency if plot), tuple(curves))
+    return Plots(legend, tuple(plot for plot in latency if plot), tuple(curves), len(models) - len(drawn))
 
 
 def _name(line: CellLine) -> str:
@@ -100,7 +105,8 @@ def _latency(key: str, model: str, lines: Sequence[CellLine], series: dict[str, 
         panel.text(x(tick), FOOT - 14, figure(tick), color=QUIET, ha="center")
     for row, (one, calls) in enumerate(timed):
         y = panel.height - ROW * row - 24
-        panel.line([x(call) for call in calls], [y] * len(calls), ls="none", marker="o", ms=4.5, mew=0, alpha=0.35, color=one.colour)
+        dots = [x(call) for call in calls]
+        panel.line(dots, [y] * len(dots), ls="none", marker="o", ms=4.5, mew=0, alpha=0.35, color=one.colour)
         panel.line([x(median(calls))] * 2, [y - 8, y + 8], lw=2.4, color=one.colour, solid_capstyle="butt")
         panel.text(0, y + 12, one.name, color=QUIET)
         panel.text(WIDTH, y + 12, duration(median(calls) / 1e3), color=INK, ha="right")

@@ -16,8 +16,9 @@ REFERENCE = "torch_eager"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """``passed`` of ``judged`` verdicts (all but the declined); ``troubled`` failed, errored or are missing. Seconds, bytes; None where nothing was measured.
+    """``passed`` of ``judged`` verdicts: all but the ``declined``; ``troubled`` ones failed, errored or are missing.
 
+    Seconds and bytes; None where nothing was measured.
     For a backend ``latency_s`` and ``to_reference`` are geometric means over ``timed`` models, ``artifact_bytes`` and ``open_s``
     medians and ``peak_rss_bytes`` the highest. ``to_reference`` is the latency over that of `REFERENCE` on the same model and
     device in this run: below 1 is faster.

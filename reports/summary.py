@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from harness.journal import Run
 from harness.reports.numerals import counted, duration, figure, listed, ratio, size
@@ -90,7 +90,8 @@ def _headline(run: Run, found: tuple[Finding, ...]) -> str:
         return f"{cut}Nothing was compared: no check passed or failed."
     waived = f", save {counted(counts[Status.WAIVED], 'known divergence')}" if counts[Status.WAIVED] else ""
     open_ends = f" {counted(counts[Status.INCONCLUSIVE], 'timing')} could not be settled." if counts[Status.INCONCLUSIVE] else ""
-    return f"{cut}Every backend that was checked answers as it must{waived}: {counted(counts[Status.PASSED], 'check')} passed.{open_ends}"
+    passed = counted(counts[Status.PASSED], "check")
+    return f"{cut}Every backend that was checked answers as it must{waived}: {passed} passed.{open_ends}"
 
 
 def _told(status: Status, count: int) -> str:
@@ -126,30 +127,60 @@ def tally(run: Run) -> str:
     return ", ".join(f"{figure(count)} {status}" for status, count in run.counts.items())
 
 
-def text(run: Run, page: Path | None = None) -> str:
+def verdict_line(run: Run) -> str:
+    """The verdict and all numbers in one line."""
+    return f"{_one_line(verdict(run).headline)} ({tally(run)})"
+
+
+def text_summary(run: Run) -> str:
     """The summary for a terminal: plain lines, no colour."""
     told = verdict(run)
     lines = [told.headline, ""]
     for finding in told.findings[:MOST_FINDINGS]:
         lines.append(f"  {finding.status.upper():8} {finding.subject}: {finding.what}")
-        lines.append(f"           {_one_line(finding.reason)}")
+        lines.append(f"           {finding.reason}")
         command = finding.records[0].reproduce
-        lines += [f"           $ {_one_line(command)}"] if command else []
+        lines += [f"           $ {command}"] if command else []
     lines += _rest(told.findings)
     lines += [""] if told.findings else []
-    lines += [f"  {_one_line(aside)}" for aside in told.asides]
+    lines += [f"  {aside}" for aside in told.asides]
     lines += [f"  {tally(run)}"]
-    lines += [f"  {duration(run.footer.seconds)}"] if run.footer else []
-    lines += [f"  page: {page}"] if page else []
-    return "\n".join(lines) + "\n"
+    lines += [f"  took {duration(run.footer.seconds)}"] if run.footer else []
+    return "\n".join(_one_line(line) for line in lines)
 
 
-def markdown(run: Run) -> str:
+def json_summary(run: Run) -> dict[str, Any]:
+    """The verdict for a program: what ``harness run --json`` prints. ``holds`` is the verdict; ``findings`` as on the page."""
+    told = verdict(run)
+    return {
+        "run": run.header.run,
+        "holds": told.holds,
+        "headline": told.headline,
+        "cut_off": run.cut_off,
+        "counts": {str(status): count for status, count in run.counts.items()},
+        "findings": [
+            {
+                "status": str(finding.status),
+                "reason": finding.reason,
+                "cells": [str(cell) for cell in finding.cells],
+                "checks": sorted({record.check for record in finding.records}),
+                "reproduce": finding.records[0].reproduce,
+            }
+            for finding in told.findings
+        ],
+        "asides": list(told.asides),
+        "seconds": run.footer.seconds if run.footer else None,
+    }
+
+
+def markdown_summary(run: Run) -> str:
     """The summary for a CI job's page (GitHub's step summary)."""
     told = verdict(run)
     lines = [f"### {'Holds' if told.holds else 'Does not hold'}: {_escaped(told.headline)}", "", tally(run), ""]
-    for finding in told.findings[:MOST_FINDINGS]:
-        lines.append(f"- **{finding.status}** {_escaped(finding.subject)}: {_escaped(finding.what)}. {_escaped(finding.reason)}")
+    lines += [
+        f"- **{finding.status}** {_escaped(finding.subject)}: {_escaped(finding.what)}. {_escaped(finding.reason)}"
+        for finding in told.findings[:MOST_FINDINGS]
+    ]
     lines += _rest(told.findings)
     lines += [*(f"- {_escaped(aside)}" for aside in told.asides), ""]
     lines += ["| backend | passed | declined | latency | to reference | artifact | opens | memory |"]
@@ -174,8 +205,8 @@ def _rest(found: tuple[Finding, ...]) -> list[str]:
 
 
 def _one_line(words: str) -> str:
-    """Without line breaks, and without the control characters with which a library could repaint the terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", words)
+    """Without line breaks, and without the control characters with which a name could repaint or reverse the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+", " ", words)
 
 
 def _escaped(words: str) -> str:

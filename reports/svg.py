@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -23,6 +24,10 @@ MARKS = {"#010101": "ink", "#020202": "quiet", "#030303": "rule"} | {f"#0400{k:0
 INK, QUIET, RULE = tuple(MARKS)[:3]
 SERIES_COLOURS = tuple(MARKS)[3:]
 SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "detection-harness"}
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""What XML cannot hold, or nobody can read."""
 
 
 class Panel:
@@ -47,7 +52,8 @@ class Panel:
         from matplotlib.text import Text
         from matplotlib.transforms import IdentityTransform
 
-        plain = Text(x, y, words, fontsize=size, transform=IdentityTransform(), parse_math=False, **style)
+        drawable = CONTROL.sub("\ufffd", words)
+        plain = Text(x, y, drawable, fontsize=size, transform=IdentityTransform(), parse_math=False, **style)
         self._figure.add_artist(plain)
 
     def svg(self, key: str) -> Markup:
@@ -56,7 +62,9 @@ class Panel:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         stream = io.StringIO()
-        with rc_context(SETTINGS):
+        with rc_context(SETTINGS), warnings.catch_warnings():
+            # The browser sets the text, in a font of its own: what matplotlib's font lacks does not matter.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             FigureCanvasSVG(self._figure).print_svg(stream, metadata={"Date": None})
         return inline(stream.getvalue(), key)
 

@@ -45,7 +45,8 @@ class Judgement:
 class Check:
     """One demand. ``needs`` are the cell's own jobs; ``reference`` says which of the reference's it is compared with.
 
-    ``handles`` are those of its own jobs whose error this check judges itself; for any other error it is declined.
+    ``handles`` are those of its own jobs whose error this check judges itself; ``spares`` those without which it can still judge
+    the rest (another check tells their error); for any other error it is declined.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Check:
     judge: Callable[[Evidence], Judgement]
     reference: frozenset[Purpose] = frozenset()
     handles: frozenset[Purpose] = frozenset()
+    spares: frozenset[Purpose] = frozenset()
 
     @property
     def suite(self) -> str:

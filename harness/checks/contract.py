@@ -20,8 +20,10 @@ def opens(evidence: Evidence) -> Judgement:
     """The build and the parity job ended without an error and left answers."""
     seen = [evidence.observed[purpose] for purpose in (Purpose.BUILD, Purpose.PARITY) if purpose in evidence.observed]
     for observation in seen:
-        if observation.error is not None:
+        if observation.error is not None and observation.build_s is None:
             return Judgement(Status.ERRORED, broke(observation))
+    if Purpose.PARITY not in evidence.observed:
+        return Judgement(Status.MISSING, "planned, but there is no observation of its parity job")
     answered = len(evidence.observed[Purpose.PARITY].answers)
     if not answered:
         return Judgement(Status.FAILED, "it opened without an error and answered no image of the deck", len(seen))

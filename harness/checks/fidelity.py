@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator
 
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import device_kind
+from harness.checks.differences import kept_differences, tensor_differences, tensor_measures, unequal
 from harness.checks.rules import broke
-from harness.types import Cell, Detections, Json, Measure, Observation, Purpose, Restoration, Status, TensorDigest
+from harness.types import Cell, Observation, Purpose, Restoration, Status
 
 REFERENCE_BACKEND = "torch_eager"
+_OPENED = (Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY)
 NO_OBJECT = "this backend gives back no live model, only answers"
 
 
@@ -36,11 +34,11 @@ def weights(evidence: Evidence) -> Judgement:
     for observation, restored in _restored(evidence):
         if saved is None:
             return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
-        for words in _tensor_differences(saved, restored):
+        for words in tensor_differences(saved, restored):
             reason = f"opened for the {observation.job.purpose} job: {words}"
-            return Judgement(Status.FAILED, reason, len(saved.tensors), _tensor_measures(saved, restored))
+            return Judgement(Status.FAILED, reason, len(saved.tensors), tensor_measures(saved, restored))
         compared += len(saved.tensors)
-    silent = [purpose for purpose, observation in evidence.observed.items() if observation.restored is None]
+    silent = [p for p in _OPENED if evidence.observed[p].restored is None and evidence.observed[p].error is None]
     if compared and silent:
         return Judgement(Status.FAILED, f"it gave back a live model, but none for the {silent[0]} job", compared)
     if not compared:
@@ -57,6 +55,8 @@ def answers(evidence: Evidence) -> Judgement:
     whose = "its own beside the source" if expected is own else "the reference's"
     compared = 0
     for observation in evidence.observed.values():
+        if observation.error is not None:
+            continue
         # The build job always runs on the CPU: its answers say nothing about a cell on another device.
         if observation is expected or not observation.answers or observation.job.cell.device != expected.job.cell.device:
             continue
@@ -76,7 +76,7 @@ def caller_unchanged(evidence: Evidence) -> Judgement:
     if build.source is None or build.source_after is None:
         return Judgement(Status.ERRORED, "not established: the build job did not record the caller's model before and after")
     before, after = build.source, build.source_after
-    differences = [*_tensor_differences(before, after, device=True), *_kept_differences(before, after)]
+    differences = [*tensor_differences(before, after, device=True), *kept_differences(before, after)]
     if before.training != after.training:
         differences.append(f"the model was in {_mode(before)} mode before and is in {_mode(after)} mode after")
     compared = len(before.tensors) + len(before.attached) + 2
@@ -104,7 +104,7 @@ def attached(evidence: Evidence) -> Judgement:
     for observation, restored in _restored(evidence):
         if saved is None:
             return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
-        for words in _kept_differences(saved, restored, kept_only=True):
+        for words in kept_differences(saved, restored, kept_only=True):
             return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", max(compared, 1))
         compared += len(restored.attached) + (restored.config is not None)
     if not compared:
@@ -115,16 +115,21 @@ def attached(evidence: Evidence) -> Judgement:
 def resaved(evidence: Evidence) -> Judgement:
     """What was loaded, saved once more and loaded again, has the same content."""
     build = evidence.observed[Purpose.BUILD]
+    parity = evidence.observed.get(Purpose.PARITY)
+    if build.error is not None and parity is not None and parity.error is not None:
+        return Judgement(Status.DECLINED, "it does not open in any process: see contract.opens")
+    if build.error is not None:
+        return Judgement(Status.ERRORED, broke(build))
     if build.restored is None:
         return Judgement(Status.DECLINED, f"{NO_OBJECT}: there is nothing to save once more")
     if build.resaved is None:
         return Judgement(Status.DECLINED, "this route cannot save what it loaded")
     first, second = build.restored, build.resaved
-    differences = [*_tensor_differences(first, second), *_kept_differences(first, second)]
+    differences = [*tensor_differences(first, second), *kept_differences(first, second)]
     compared = len(first.tensors) + len(first.attached)
     if differences:
         reason = f"after saving what was loaded: {differences[0]}"
-        return Judgement(Status.FAILED, reason, compared, _tensor_measures(first, second))
+        return Judgement(Status.FAILED, reason, compared, tensor_measures(first, second))
     return Judgement(Status.PASSED, f"{compared} tensors and attachments have the same content after a second save", compared)
 
 
@@ -134,63 +139,6 @@ def _restored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
         observation = evidence.observed.get(purpose)
         if observation is not None and observation.restored is not None:
             yield observation, observation.restored
-
-
-def _tensor_differences(saved: Restoration, found: Restoration, *, device: bool = False) -> Iterator[str]:
-    """What differs between two sets of tensors, in words: by name, then kind, dtype, shape, value (and device)."""
-    before, after = _by_name(saved), _by_name(found)
-    for name, tensor in before.items():
-        if name not in after:
-            yield f"{tensor.kind} {name} did not come back"
-            continue
-        other = after[name]
-        for what in ("kind", "dtype", "shape", *(("device",) if device else ())):
-            if getattr(tensor, what) != getattr(other, what):
-                yield f"{tensor.kind} {name} has {what} {getattr(other, what)}, it was {getattr(tensor, what)}"
-        if tensor.sha256 != other.sha256:
-            yield f"{tensor.kind} {name} {tensor.dtype}{list(tensor.shape)} has another value than the one saved"
-    for name in after.keys() - before.keys():
-        yield f"{after[name].kind} {name} came back and was never saved"
-
-
-def _tensor_measures(saved: Restoration, found: Restoration) -> tuple[Measure, ...]:
-    before, after = _by_name(saved), _by_name(found)
-    equal = sum(name in after and after[name].sha256 == tensor.sha256 for name, tensor in before.items())
-    return (Measure("tensors that differ", len(before) - equal, 0), Measure("tensors", len(before)))
-
-
-def _by_name(restoration: Restoration) -> Mapping[str, TensorDigest]:
-    return {tensor.name: tensor for tensor in restoration.tensors}
-
-
-def _kept_differences(saved: Restoration, found: Restoration, *, kept_only: bool = False) -> Iterator[str]:
-    """What differs in config and attachments; with ``kept_only``, a route that keeps none of a kind is not blamed for it."""
-    if saved.config != found.config and not (kept_only and found.config is None):
-        yield f"the config differs: {_first_line(saved.config, found.config)}"
-    if kept_only and not found.attached:
-        return
-    for key, value in saved.attached.items():
-        if key not in found.attached:
-            yield f"{key!r}, stored beside the model, did not come back"
-        elif found.attached[key] != value:
-            yield f"{key!r}, stored beside the model, came back as {_short(found.attached[key])}, it was {_short(value)}"
-    for key in found.attached.keys() - saved.attached.keys():
-        yield f"{key!r} came back and was never stored"
-
-
-def _first_line(saved: str | None, found: str | None) -> str:
-    if saved is None or found is None:
-        return "there was none before" if saved is None else "there is none now"
-    before, after = saved.splitlines(), found.splitlines()
-    for number, (old, new) in enumerate(zip(before, after, strict=False), 1):
-        if old != new:
-            return f"line {number} is {_short(new.strip())}, it was {_short(old.strip())}"
-    return f"{len(after)} lines, it had {len(before)}"
-
-
-def _short(value: Json) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _mode(restoration: Restoration) -> str:
@@ -207,41 +155,13 @@ def _mode_faults(restored: Restoration, cell: Cell) -> Iterator[str]:
         yield f"opening changed a default of the whole process: {name}"
 
 
-def unequal(expected: Detections | None, found: Detections | None) -> str:
-    """How two answers differ in any bit, order or count, in words; empty where they are equal."""
-    if expected is None or found is None:
-        return "there is an answer on one side only"
-    if len(expected) != len(found):
-        return f"there are {len(found)} detections instead of {len(expected)}"
-    for name in ("boxes_xyxy_px", "scores", "labels"):
-        mine, theirs = getattr(expected, name), getattr(found, name)
-        if mine.tobytes() != theirs.tobytes():
-            return _first_row(name, mine, theirs)
-    if (expected.masks is None) != (found.masks is None):
-        return f"there are {'no masks' if found.masks is None else 'masks'}, unlike before"
-    if expected.masks is not None and found.masks is not None:
-        for index in range(len(found)):
-            if not np.array_equal(expected.masks.full(index), found.masks.full(index)):
-                flipped = int((expected.masks.full(index) ^ found.masks.full(index)).sum())
-                return f"the mask of detection {index} differs in {flipped} pixels"
-    return ""
-
-
-def _first_row(name: str, expected: NDArray[Any], found: NDArray[Any]) -> str:
-    index = next(i for i in range(len(found)) if expected[i].tobytes() != found[i].tobytes())
-    apart = np.abs(expected[index].astype(np.float64) - found[index].astype(np.float64)).max()
-    return f"{name} of detection {index} differs by {apart:.2g}, level 0"
-
-
 def _check(
     name: str, title: str, asks: str, needs: set[Purpose], judge: Callable[[Evidence], Judgement], *, reference: bool = False
 ) -> Check:
-    handles = frozenset({Purpose.FIDELITY}) if name == "only_carrier" else frozenset[Purpose]()
+    handles = {"only_carrier": frozenset({Purpose.FIDELITY}), "resaved": frozenset({Purpose.BUILD})}.get(name, frozenset())
     against = frozenset({Purpose.PARITY}) if reference else frozenset[Purpose]()
-    return Check(f"fidelity.{name}", title, asks, frozenset(needs), judge, against, handles)
+    return Check(f"fidelity.{name}", title, asks, frozenset(needs), judge, against, handles, frozenset({Purpose.FIDELITY}))
 
-
-_OPENED = {Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY}
 
 CHECKS = (
     _check(
@@ -263,7 +183,7 @@ CHECKS = (
         "The weights were perturbed in memory before saving, so that a route which reads the checkpoint again brings back "
         "other values. What usually breaks it: reloading from the config's weights path, buffers that are not persistent, a "
         "cast to half precision. What to do: the first tensor that differs is named; find who wrote it.",
-        _OPENED,
+        set(_OPENED),
         weights,
     ),
     _check(
@@ -274,7 +194,7 @@ CHECKS = (
         "source gone exactly as it did with it there. One thread, one image at a time. What usually breaks it: other "
         "weights, a changed preprocessing, another thread count, arithmetic that is not deterministic. What to do: see the "
         "weights check first; if it passes, compare the config and the number of threads.",
-        _OPENED,
+        set(_OPENED),
         answers,
         reference=True,
     ),
@@ -294,7 +214,7 @@ CHECKS = (
         "A restored model is in eval mode, every tensor on the device that was asked for, and opening it changed no default "
         "of the process: dtype, device, gradient mode, threads. What usually breaks it: a module saved in training mode, "
         "buffers that stay on the CPU. What to do: call eval() and to(device) after loading, and report it to the store.",
-        _OPENED,
+        set(_OPENED),
         mode,
     ),
     _check(
@@ -303,7 +223,7 @@ CHECKS = (
         "The config, labels, metadata, signatures and custom objects that were stored with the model are equal when it is "
         "loaded. Routes that keep none of them are declined. What usually breaks it: numbers that become text, tuples that "
         "become lists, a config that is rewritten on loading. What to do: the reason names the key, its value then and now.",
-        _OPENED,
+        set(_OPENED),
         attached,
     ),
     _check(
@@ -312,7 +232,7 @@ CHECKS = (
         "The model that was loaded is saved once more and loaded again: tensors, config and attachments have the same "
         "content. What usually breaks it: wrappers that pile up, prefixes in names, casts that round twice. What to do: "
         "compare the two stores.",
-        {Purpose.BUILD},
+        {Purpose.BUILD, Purpose.PARITY},
         resaved,
     ),
 )

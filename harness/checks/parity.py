@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import other_than_asked
-from harness.checks.reference import limits, noise_floor
+from harness.checks.reference import NoiseFloor, limits, noise_floor
 from harness.compare import Comparison, Pair, Quantity, compare
 from harness.types import Measure, Purpose, Status
 
 Judge: TypeAlias = Callable[[Evidence], Judgement]
+Measured: TypeAlias = Callable[[Evidence, Comparison, NoiseFloor], Judgement]
 Column: TypeAlias = NDArray[np.float64]
 
 
-def _at_fp32(judge: Callable[[Evidence, Comparison], Judgement]) -> Judge:
-    """The preconditions of every parity check: another cell than the reference, run as asked, at fp32, a whole reference."""
+def _at_fp32(judge: Measured, *, masks: bool = False) -> Judge:
+    """The preconditions of every parity check: another cell than the reference, run as asked, at fp32, a whole reference.
+
+    ``masks`` True has the masks compared too.
+    """
 
     def guarded(evidence: Evidence) -> Judgement:
         own, reference = evidence.observed[Purpose.PARITY], evidence.reference[Purpose.PARITY]
@@ -35,15 +39,15 @@ def _at_fp32(judge: Callable[[Evidence, Comparison], Judgement]) -> Judge:
         unanswered = [image.id for image in evidence.images if image.id not in reference.answers]
         if unanswered:
             return Judgement(Status.ERRORED, f"not established: the reference left image {unanswered[0]} unanswered")
-        tolerance = levels.score_level(noise_floor(evidence).score)
+        floor = noise_floor(evidence)
+        known = limits(evidence, levels.score_level(floor.score))
         deck = [image.id for image in evidence.images]
-        return judge(evidence, compare(reference.answers, own.answers, limits(evidence, tolerance), deck))
+        return judge(evidence, compare(reference.answers, own.answers, known, deck, masks=masks), floor)
 
     return guarded
 
 
-@_at_fp32
-def detections(evidence: Evidence, found: Comparison) -> Judgement:
+def detections(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
     """The same detections, both ways: none missing, none extra, but for a few that a tie explains."""
     unexplained = found.missing + found.extra - found.certified
     allowed = levels.certified_allowed(found.matched + found.missing)
@@ -68,8 +72,7 @@ def detections(evidence: Evidence, found: Comparison) -> Judgement:
     return Judgement(Status.FAILED, words, found.detections, measures, image)
 
 
-@_at_fp32
-def classes(evidence: Evidence, found: Comparison) -> Judgement:
+def classes(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
     """Every matched detection has the reference's class."""
     differs = found.column("class_differs")
     measures = (Measure("matched, of another class", float(differs.sum()), 0, "detections"),)
@@ -84,13 +87,11 @@ def classes(evidence: Evidence, found: Comparison) -> Judgement:
     return failed or Judgement(Status.PASSED, f"{len(differs)} matched detections agree in class", len(differs), measures)
 
 
-@_at_fp32
-def scores(evidence: Evidence, found: Comparison) -> Judgement:
+def scores(_: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
     """Scores of matched detections within the level."""
-    floor = noise_floor(evidence).score
-    level = levels.score_level(floor)
+    level = levels.score_level(floor.score)
     apart = found.column("score")
-    measures = (*_spread(found, "score", "score", level), Measure("noise floor F of scores", floor))
+    measures = (*_spread(found, "score", "score", level), Measure("noise floor F of scores", floor.score))
 
     def words(index: int, pair: Pair) -> str:
         return f"score of detection {pair.reference} on image {pair.image} differs by {apart[index]:.2g}, level {level:.2g}"
@@ -100,12 +101,10 @@ def scores(evidence: Evidence, found: Comparison) -> Judgement:
     return failed or Judgement(Status.PASSED, passed, len(apart), measures)
 
 
-@_at_fp32
-def boxes(evidence: Evidence, found: Comparison) -> Judgement:
+def boxes(_: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
     """Boxes of matched detections within the level in px, and their IoU not below its own."""
-    floor_px = noise_floor(evidence).box_px
     side_px, apart_px, iou = found.column("side_px"), found.column("box_px"), found.column("iou")
-    level_px, iou_level = levels.box_level_px(side_px, floor_px), levels.iou_level(side_px)
+    level_px, iou_level = levels.box_level_px(side_px, floor.box_px), levels.iou_level(side_px)
     judged = side_px >= levels.BOX_MIN_SIDE_PX
     large = side_px >= levels.IOU_LARGE_SIDE_PX
     measures = (
@@ -113,7 +112,7 @@ def boxes(evidence: Evidence, found: Comparison) -> Judgement:
         Measure("worst box against its level", float((apart_px / level_px).max(initial=0.0)), 1.0),
         Measure("worst IoU, side from 32 px", float(iou[large].min(initial=1.0)), levels.IOU_LARGE),
         Measure("worst IoU, side 8 to 32 px", float(iou[judged & ~large].min(initial=1.0)), levels.IOU_SMALL),
-        Measure("noise floor F of boxes", floor_px, unit="px"),
+        Measure("noise floor F of boxes", floor.box_px, unit="px"),
         Measure("too small to judge", float((~judged).sum()), unit="detections"),
     )
 
@@ -132,8 +131,7 @@ def boxes(evidence: Evidence, found: Comparison) -> Judgement:
     return failed or Judgement(Status.PASSED, passed, compared, measures)
 
 
-@_at_fp32
-def masks(evidence: Evidence, found: Comparison) -> Judgement:
+def masks(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
     """Masks of matched detections overlap within the level, and flip only where the reference itself is in doubt."""
     if evidence.spec.task != "segmentation":
         return Judgement(Status.DECLINED, "this model gives no masks")
@@ -241,7 +239,7 @@ CHECKS = (
         "within tolerance of the threshold, or tied with the last rank where an answer is full to the cap; at most one, or "
         "0.5 %. What usually breaks it: another threshold, cap or NMS in the converted graph, a lost image size, another "
         "resize. What to do: look at the named image with both answers drawn over it.",
-        detections,
+        _at_fp32(detections),
     ),
     _check(
         "classes",
@@ -249,7 +247,7 @@ CHECKS = (
         "Every matched detection has the reference's class: level 100 %. What usually breaks it: a background class counted "
         "or dropped, labels that start at 1, classes in another order. What to do: compare the two names in the reason; a "
         "constant shift is a label map, single flips are near-ties of two classes.",
-        classes,
+        _at_fp32(classes),
     ),
     _check(
         "scores",
@@ -258,7 +256,7 @@ CHECKS = (
         "the noise floor: the reference against itself over thread counts and batches, in the same run. What usually breaks "
         "it: lower precision than claimed, another resize or channel order, a softmax in half precision. What to do: if "
         "boxes fail too, look before the heads; if not, at the last layers.",
-        scores,
+        _at_fp32(scores),
     ),
     _check(
         "boxes",
@@ -267,7 +265,7 @@ CHECKS = (
         "more than 0.1 px (above 0.001 px is noted), and their IoU is at least 0.999 from 32 px and 0.99 from 8 px; the side "
         "is the shorter one. What usually breaks it: scaling back by a rounded factor, pooling aligned otherwise, clipping "
         "to another size. What to do: a difference that grows with the coordinate is a scale, a constant one an offset.",
-        boxes,
+        _at_fp32(boxes),
     ),
     _check(
         "masks",
@@ -276,6 +274,6 @@ CHECKS = (
         "that flips lies within 0.01 of the threshold in the reference. What usually breaks it: pasting by another "
         "interpolation, masks rounded before they are resized, boxes rounded before they are pasted. What to do: see the "
         "boxes first; a mask cannot agree in a box that does not.",
-        masks,
+        _at_fp32(masks, masks=True),
     ),
 )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from harness import levels
 from harness.checks import Check, Evidence, Judgement
-from harness.checks.fidelity import unequal
+from harness.checks.differences import unequal
 from harness.checks.rules import broke
 from harness.compare import Comparison, Limits, compare
 from harness.types import Load, Measure, Observation, Purpose, Status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 from harness.checks import Check, Evidence, Judgement
@@ -10,6 +11,9 @@ from harness.types import Observation, Purpose, Status
 
 _TOLD_BY = {Purpose.FIDELITY: "fidelity.only_carrier", Purpose.TIMING: "throughput.batch_curve"}
 """Where the error of a job is told; all others in ``contract.opens``."""
+
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""Some libraries print bold in their messages; a page has no use for it."""
 
 _KINDS = {
     "raised": "raised an exception",
@@ -36,16 +40,21 @@ def judge(check: Check, evidence: Evidence) -> Judgement:
     if found.compared == 0 and found.status in (Status.PASSED, Status.FAILED):
         reason = found.reason if found.status is Status.FAILED else f"compared nothing: {found.reason}"
         return dataclasses.replace(found, status=Status.ERRORED, reason=reason)
+    broken = [p for p in check.spares & check.needs if (seen := evidence.observed.get(p)) is not None and seen.error is not None]
+    if broken and found.status is Status.PASSED:
+        reason = f"judged in part, its {broken[0]} job broke (see {_TOLD_BY.get(broken[0], 'contract.opens')}): {found.reason}"
+        return dataclasses.replace(found, status=Status.DECLINED, reason=reason)
     return found
 
 
 def broke(observation: Observation) -> str:
-    """What happened to a job that left an error, in words: ``building it raised an exception while ...: message``."""
+    """What happened to a job that left an error, in words: ``the parity job raised an exception at the stage 'open': message``."""
     error = observation.error
     if error is None:
         raise ValueError(f"{observation.job} left no error")
     kind = _KINDS.get(error.kind, error.kind)
-    return f"the {observation.job.purpose} job {kind} at the stage {error.stage!r}: {error.message}"
+    message = _TERMINAL_CODES.sub("", error.message)
+    return f"the {observation.job.purpose} job {kind} at the stage {error.stage!r}: {message}"
 
 
 def _own_jobs(check: Check, evidence: Evidence) -> Judgement | None:
@@ -53,6 +62,8 @@ def _own_jobs(check: Check, evidence: Evidence) -> Judgement | None:
         error = observation.error
         if error is not None and error.kind == "unavailable":
             return Judgement(Status.DECLINED, error.message or "not available here")
+        if error is not None and error.kind == "unbuilt":
+            return Judgement(Status.DECLINED, "there is no artifact: see contract.opens")
         if observation.job.purpose in check.handles:
             return check.judge(evidence)
         told_by = _TOLD_BY.get(observation.job.purpose, "contract.opens")
@@ -64,10 +75,17 @@ def _own_jobs(check: Check, evidence: Evidence) -> Judgement | None:
 
 
 def _errors(check: Check, evidence: Evidence) -> Iterator[Observation]:
-    """The cell's jobs that broke and concern this check, in the order in which they ran."""
+    """The cell's jobs that broke and concern this check, in the order in which they ran.
+
+    A build job that made its artifact and broke afterwards concerns only who handles it.
+    """
     for purpose in Purpose:
         observation = evidence.observed.get(purpose)
-        if observation is not None and observation.error is not None and purpose in check.needs | {Purpose.BUILD}:
+        if observation is None or observation.error is None or purpose not in check.needs | {Purpose.BUILD}:
+            continue
+        made_and_broke = purpose is Purpose.BUILD and observation.build_s is not None
+        never_ran = observation.error.kind in ("unavailable", "unbuilt")
+        if never_ran or purpose in check.handles or not (made_and_broke or purpose in check.spares):
             yield observation
 
 

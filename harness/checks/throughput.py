@@ -56,7 +56,7 @@ CHECKS = (
         "batch (one tensor, a loop, requests in flight) is named. A median needs 11 calls. It is a survey: one process, no "
         "level, and no comparison between runs or machines may rest on it. What usually makes it inconclusive: a machine too "
         "slow or too busy for the calls that it needs. What to do: run it alone, or with more time.",
-        frozenset({Purpose.TIMING}),
+        frozenset({Purpose.PARITY, Purpose.TIMING}),
         batch_curve,
         handles=frozenset({Purpose.TIMING}),
     ),

@@ -77,8 +77,8 @@ def detections_of(instances: Any, near: torch.Tensor | None = None) -> Detection
         near_masks = None if near is None else near.cpu().numpy()
         masks = Masks.from_full(instances.pred_masks.bool().cpu().numpy(), near_masks)
     return Detections(
-        boxes_xyxy_px=instances.pred_boxes.tensor.detach().cpu().numpy(),
-        scores=instances.scores.detach().cpu().numpy(),
-        labels=instances.pred_classes.cpu().numpy(),
+        boxes_xyxy_px=instances.pred_boxes.tensor.detach().float().cpu().numpy(),
+        scores=instances.scores.detach().float().cpu().numpy(),
+        labels=instances.pred_classes.long().cpu().numpy(),
         masks=masks,
     )

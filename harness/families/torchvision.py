@@ -33,9 +33,17 @@ MASK_NEAR = 0.01
 class Truth(Protocol):
     """What `losses` reads of a scene: see `harness.fixtures.scenes.Scene`."""
 
-    boxes_xyxy_px: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: NDArray[np.bool_]
+    @property
+    def boxes_xyxy_px(self) -> NDArray[np.float32]:
+        """``[N, 4]``, pixels of the image."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """``[N]``, from 0."""
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """``[N, H, W]``."""
 
 
 class TorchvisionProcessor:

@@ -39,7 +39,7 @@ def graph_with_size(model: Model) -> Graph:
     """The model's graph with the resized size as its second input."""
     import torch
 
-    class SizeGiven(torch.nn.Module):
+    class SizeGiven(torch.nn.Module):  # type: ignore[misc] # torch has no types here
         def __init__(self) -> None:
             super().__init__()
             self.detector = model.graph.module

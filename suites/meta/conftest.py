@@ -37,9 +37,7 @@ class Installed:
         hidden = {"PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         words = [str(self.bin / command[0]), *map(str, command[1:])]
-        return subprocess.run(
-            words, capture_output=True, text=True, cwd=self.home, env=environment, timeout=timeout_s, check=False
-        )
+        return subprocess.run(words, capture_output=True, text=True, cwd=self.home, env=environment, timeout=timeout_s, check=False)
 
 
 @pytest.fixture(scope="session")

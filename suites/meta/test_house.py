@@ -140,8 +140,8 @@ def test_files_are_of_one_idea() -> None:
 
 
 def test_nothing_is_put_off_in_a_comment() -> None:
-    mark = re.compile(r"#.*\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
-    everything = [*SHIPPED, *(ROOT / "suites/meta").rglob("*.py"), *(ROOT / "docs").rglob("*.py")]
+    mark = re.compile(r"#.*\b(TODO|FIXME|XXX)\b")
+    everything = {*SHIPPED, *(ROOT / "suites/meta").rglob("*.py"), *(ROOT / "docs").rglob("*.py")} - {Path(__file__)}
     assert [name_of(path) for path in everything if mark.search(path.read_text(encoding="utf-8"))] == []
 
 
@@ -196,10 +196,8 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, check=False, cwd=ROOT)
     if listed.returncode != 0 or not listed.stdout:
         pytest.skip("this is no git checkout, so the project's own files cannot be told from others")
-    place = re.compile(r"/ro" + r"ot/|/home/\w|/wo" + r"rk/(main|shared)|file:///|index-url")
-    wrong = []
-    for name in listed.stdout.rstrip("\0").split("\0"):
-        path = ROOT / name
-        if path.is_file() and path.suffix not in {".safetensors", ".png"} and place.search(path.read_text(encoding="utf-8")):
-            wrong.append(name)
-    assert wrong == []
+    place = re.compile(r"/root/|/home/\w|/work/(main|shared)|file:///|index-url")
+    files = {ROOT / name for name in listed.stdout.rstrip("\0").split("\0")} - {Path(__file__)}
+    texts = [path for path in files if path.is_file() and path.suffix not in {".safetensors", ".png"}]
+    assert len(texts) > 50
+    assert [name_of(path) for path in texts if place.search(path.read_text(encoding="utf-8"))] == []

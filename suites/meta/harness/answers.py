@@ -133,7 +133,5 @@ def answers_strategy(most: int = 6, classes: int = 2) -> st.SearchStrategy[Detec
     side = st.integers(0, 80).map(lambda quarter: quarter / 4)
     row = st.tuples(corner, corner, side, side, st.integers(1, 20).map(lambda s: s / 20), st.integers(0, classes - 1))
     return st.lists(row, max_size=most).map(
-        lambda rows: detections(
-            [(x, y, x + w, y + h) for x, y, w, h, _, _ in rows], [r[4] for r in rows], [r[5] for r in rows]
-        )
+        lambda rows: detections([(x, y, x + w, y + h) for x, y, w, h, _, _ in rows], [r[4] for r in rows], [r[5] for r in rows])
     )

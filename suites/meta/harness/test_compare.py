@@ -24,7 +24,7 @@ from harness.suites.meta.harness.answers import (
 )
 from harness.types import Detections, Masks
 
-pytestmark = [pytest.mark.covers("M18"), pytest.mark.covers("M21")]
+pytestmark = pytest.mark.covers("M21")
 
 LIMITS = Limits(THRESHOLD, CAP, 1e-4)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,9 @@ from harness.doctor import cure, devices_cached, examine, probe_devices
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that comes first on every Python's path."""
+    """A folder that comes first on this process's and its children's path."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return tmp_path
 
 
@@ -31,7 +34,6 @@ def test_a_library_that_is_absent_says_how_to_install_it() -> None:
 @pytest.mark.parametrize(
     ("text", "cause", "advice"),
     [
-        ("import pkg_resources_gone_with_setuptools", "pkg_resources", "setuptools<81"),
         ("raise ImportError('/x/_C.so: undefined symbol: _ZN3c10')", "undefined symbol", "--no-build-isolation"),
         ("raise ValueError('another reason')", "another reason", "Install it again"),
         ("import os; os.abort()", "signal 6", "Install it again"),
@@ -41,20 +43,25 @@ def test_a_library_that_is_absent_says_how_to_install_it() -> None:
 def test_a_broken_detectron2_is_told_with_cause_and_cure(package: Path, text: str, cause: str, advice: str) -> None:
     (package / "detectron2").mkdir()
     (package / "detectron2" / "__init__.py").write_text(text + "\n")
-    code = "from harness.doctor import examine; print(examine('detectron2'))"
-    told = _in_a_process_where_it_comes_first(code)
-    assert "broken" in told
-    assert cause in told
-    assert advice in told
+    assert_told(package, cause, advice)
 
 
-def _in_a_process_where_it_comes_first(code: str) -> str:
-    import subprocess
-    import sys
+def test_the_real_detectron2_without_pkg_resources_is_told(package: Path) -> None:
+    pytest.importorskip("detectron2")
+    (package / "pkg_resources.py").write_text("raise ModuleNotFoundError(\"No module named 'pkg_resources'\")\n")
+    assert_told(package, "No module named 'pkg_resources'", "pip install 'setuptools<81'")
 
+
+def assert_told(package: Path, cause: str, advice: str) -> None:
+    """Examine Detectron2 in a process on whose path ``package`` comes first."""
     root = Path(doctor.__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    return done.stdout
+    path = os.pathsep.join([str(package), str(root)])
+    code = "from harness.doctor import examine; print(examine('detectron2'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": path})
+    assert "broken" in done.stdout
+    assert cause in done.stdout
+    assert advice in done.stdout
 
 
 def test_a_library_that_never_ends_importing_is_broken(package: Path) -> None:

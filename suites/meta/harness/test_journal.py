@@ -14,15 +14,15 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from harness.suites.meta.reports import invented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from harness import document, observations
-from harness.document import CellLine, ExhibitLine, Header
+from harness.document import Header
 from harness.errors import InvalidRun, RunFolderError
 from harness.journal import Run, RunWriter, read_observation, read_run, write_observation
+from harness.suites.meta.reports import invented
 from harness.types import (
     Cell,
     Detections,
@@ -80,14 +80,11 @@ observed = st.builds(
     Observation,
     jobs,
     st.dictionaries(words, detections(), max_size=3),
-    st.none()
-    | st.builds(Effective, words, words, words, st.none() | st.integers(0, 64), st.none(), st.dictionaries(words, words)),
+    st.none() | st.builds(Effective, words, words, words, st.none() | st.integers(0, 64), st.none(), st.dictionaries(words, words)),
     build_s=st.none() | seconds,
     open_s=st.none() | seconds,
     predict_s=st.lists(seconds, max_size=3).map(tuple),
-    curve=st.lists(st.builds(TimingPoint, st.integers(1, 8), words, st.tuples(seconds), st.integers(0, 3)), max_size=2).map(
-        tuple
-    ),
+    curve=st.lists(st.builds(TimingPoint, st.integers(1, 8), words, st.tuples(seconds), st.integers(0, 3)), max_size=2).map(tuple),
     artifact_bytes=st.none() | st.integers(0, 2**50),
     artifact_sha256=st.none() | words,
     peak_rss_bytes=st.none() | st.integers(0, 2**50),
@@ -126,23 +123,9 @@ def plain(value: Any) -> Any:
     return repr(value)
 
 
-def write(folder: Path, run: Run, *, finish: bool = True) -> Path:
-    with RunWriter(folder, run.header) as writer:
-        for line in invented.lines(run):
-            if isinstance(line, Record):
-                writer.record(line)
-            elif isinstance(line, CellLine):
-                writer.cell(line)
-            elif isinstance(line, ExhibitLine):
-                writer.exhibit(line)
-        if finish:
-            writer.finish()
-    return folder / "run.jsonl"
-
-
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    return write(tmp_path / "run", invented.run(invented.MODELS[:1]))
+    return invented.write(tmp_path / "run", invented.run(invented.MODELS[:1]))
 
 
 @pytest.mark.covers("M21")
@@ -231,7 +214,7 @@ def test_a_full_disk_leaves_no_half_observation(tmp_path: Path, monkeypatch: pyt
 def test_a_run_comes_back_in_the_order_of_its_plan(tmp_path: Path) -> None:
     made = invented.run()
     backwards = Run(made.header, made.cells[::-1], made.records[::-1], made.exhibits[::-1], None)
-    found = read_run(write(tmp_path / "run", backwards))
+    found = read_run(invented.write(tmp_path / "run", backwards))
     assert (found.header, found.cells, found.records, found.exhibits) == (made.header, made.cells, made.records, made.exhibits)
     assert found.cut_off is None
     assert found.footer is not None
@@ -263,7 +246,7 @@ def test_a_planned_verdict_without_a_record_is_missing(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(share=st.floats(0, 1))
 def test_a_run_killed_at_any_byte_is_readable_and_says_so(tmp_path_factory: pytest.TempPathFactory, share: float) -> None:
-    file = write(tmp_path_factory.mktemp("run") / "run", invented.run(invented.MODELS[:1]))
+    file = invented.write(tmp_path_factory.mktemp("run") / "run", invented.run(invented.MODELS[:1]))
     whole = file.read_bytes()
     header_ends = whole.index(b"\n") + 1
     size = header_ends + int(share * (len(whole) - 1 - header_ends))
@@ -288,7 +271,7 @@ def test_ctrl_c_keeps_the_run_so_far(tmp_path: Path) -> None:
 
 
 def test_a_run_that_forgets_to_finish_says_so(written: Path, tmp_path: Path) -> None:
-    file = write(tmp_path / "other", read_run(written), finish=False)
+    file = invented.write(tmp_path / "other", read_run(written), finish=False)
     assert read_run(file).cut_off == "it ended without saying that it had finished"
 
 

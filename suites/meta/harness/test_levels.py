@@ -7,8 +7,6 @@ import pytest
 
 from harness import levels
 
-pytestmark = pytest.mark.covers("M21")
-
 
 @pytest.mark.parametrize(
     ("floor", "level"), [(0.0, 1e-4), (2.5e-5, 1e-4), (5e-5, 2e-4), (2.5e-4, 1e-3), (1.0, 1e-3), (float("inf"), 1e-3)]

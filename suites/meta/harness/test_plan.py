@@ -126,7 +126,7 @@ def test_jobs_are_each_there_once_with_reference_and_floors_and_builds_come_firs
 def test_one_kept_check_needs_only_its_own_jobs() -> None:
     cells = planned(Request(models=("one",), backends=("runtime",)))
     jobs = jobs_for(cells, [("throughput.batch_curve", cells[1].cell)])
-    assert {j.purpose for j in jobs if j.cell == cells[1].cell} == {Purpose.BUILD, Purpose.TIMING}
+    assert {j.purpose for j in jobs if j.cell == cells[1].cell} == {Purpose.BUILD, Purpose.PARITY, Purpose.TIMING}
 
 
 def test_every_check_needs_something() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image as Picture
@@ -32,7 +33,7 @@ from harness.document import (
     TestedVersions,
     WaiverEntry,
 )
-from harness.journal import Run
+from harness.journal import Run, RunWriter
 from harness.types import Cell, Measure, Record, Status
 
 CLASSES = ("circle", "square", "triangle")
@@ -157,10 +158,10 @@ def header(models: Sequence[str] = MODELS, planned: Sequence[tuple[str, Cell]] |
         waivers=(
             WaiverEntry(
                 id="bentoml-predictor-config",
-                source="upstream",
+                kind="upstream",
                 reason="bentoml.detectron takes the config from a predictor only when it is saved the first time.",
                 finding="docs/findings.md#bentoml-predictor-config",
-                first_stage="save",
+                stage="save",
                 expires="2027-05-01",
             ),
         ),
@@ -279,8 +280,15 @@ def run(models: Sequence[str] = MODELS) -> Run:
     return Run(header(models), tuple(described), records, shown, footer)
 
 
-def lines(made: Run) -> Iterator[object]:
-    """What a writer would be handed for this run, after its header."""
-    yield from made.cells
-    yield from made.records
-    yield from made.exhibits
+def write(folder: Path, made: Run, *, finish: bool = True) -> Path:
+    """The run in a folder, as a writer leaves it; returns its file."""
+    with RunWriter(folder, made.header) as writer:
+        for line in made.cells:
+            writer.cell(line)
+        for given in made.records:
+            writer.record(given)
+        for shown in made.exhibits:
+            writer.exhibit(shown)
+        if finish:
+            writer.finish()
+    return folder / "run.jsonl"

@@ -33,6 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`bentoml.detectron` is deprecated"),
     pytest.mark.filterwarnings("ignore:`bentoml.pytorch` is deprecated"),
 ]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.suites.meta.harness.adapters.graphs import Opened, eager, picker, picture
 
 from harness.adapters import Adapter, GraphSession
+from harness.suites.meta.harness.adapters.graphs import Opened, eager, picker, picture
 from harness.types import Variant
 
 BACKENDS = ("openvino_ir", "onnxruntime_session")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.suites.meta.harness.adapters.graphs import SPEC, picker, picture
 
 from harness.adapters.onnxruntime_session import ADAPTER
+from harness.suites.meta.harness.adapters.graphs import SPEC, picker, picture
 
 BASE = ADAPTER.variants[0]
 _IN_A_FRESH_PROCESS = """

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.suites.meta.harness.adapters.graphs import SPEC, picker, picture
 
 from harness.adapters.openvino_ir import ADAPTER
 from harness.families import Graph, Model
+from harness.suites.meta.harness.adapters.graphs import SPEC, picker, picture
 from harness.types import Variant
 
 BASE, MENDED = ADAPTER.variants

@@ -22,8 +22,6 @@ from harness.suites.meta.harness.answers import (
 )
 from harness.types import Cell, Detections, Image, JobError, Purpose, Restoration, Status
 
-pytestmark = [pytest.mark.covers("M1"), pytest.mark.covers("M3")]
-
 WHOLE = with_masks(grid(4))
 ANSWERS = deck(one=WHOLE)
 OTHER = {"restored": restoration("cc")}
@@ -208,7 +206,10 @@ def test_the_device_that_counts_is_the_jobs() -> None:
     ("back", "words"),
     [
         (restoration(config="A: 1\n"), "1 lines, it had 2"),
-        (restoration(attached={"labels": {"owner": "us"}, "metadata": [1, 3]}), "'metadata', stored beside the model, came back as [1, 3]"),
+        (
+            restoration(attached={"labels": {"owner": "us"}, "metadata": [1, 3]}),
+            "'metadata', stored beside the model, came back as [1, 3]",
+        ),
         (restoration(attached={"labels": {"owner": "us"}}), "'metadata', stored beside the model, did not come back"),
         (restoration(attached={**restoration().attached, "x": 1}), "'x' came back and was never stored"),
     ],

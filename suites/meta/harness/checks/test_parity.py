@@ -26,7 +26,7 @@ from harness.suites.meta.harness.answers import (
 )
 from harness.types import Detections, Masks, ModelSpec, Purpose, Status, Variant
 
-pytestmark = pytest.mark.covers("M18")
+pytestmark = pytest.mark.covers("M21")
 
 PARITY = [name for name in CHECKS if name.startswith("parity.")]
 WHOLE = with_masks(grid(6), near_px=1)
@@ -210,8 +210,6 @@ def test_a_reference_that_left_an_image_out_establishes_nothing() -> None:
 def test_every_measure_that_has_a_level_is_within_it_exactly_when_the_check_passes(name: str) -> None:
     for candidate in (WHOLE, changed(WHOLE, score=1e-3, box_px=0.05, label=1), without(WHOLE, 0), masked(20, 20, 9)):
         found = verdicts(candidate)[name]
-        within = [
-            m.value >= m.level if "IoU" in m.name else m.value <= m.level for m in found.measures if m.level is not None
-        ]
+        within = [m.value >= m.level if "IoU" in m.name else m.value <= m.level for m in found.measures if m.level is not None]
         assert within
         assert all(within) == (found.status is Status.PASSED), found

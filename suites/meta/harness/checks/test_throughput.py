@@ -10,14 +10,12 @@ from harness.checks import CHECKS, Judgement, judge
 from harness.suites.meta.harness.answers import FP32, deck, evidence, grid, observed
 from harness.types import Effective, JobError, Purpose, Status, TimingPoint
 
-pytestmark = pytest.mark.covers("M19")
-
 
 def survey(*counts: int, error: JobError | None = None, effective: Effective | None = FP32) -> Judgement:
     curve = tuple(TimingPoint(2**i, "a loop", tuple(0.02 * (1 + j % 3) for j in range(n)), 2) for i, n in enumerate(counts))
     timed = dataclasses.replace(observed({}, purpose=Purpose.TIMING), curve=curve, error=error, effective=effective)
     known = evidence(deck(a=grid(1)), deck(a=grid(1)))
-    return judge(CHECKS["throughput.batch_curve"], dataclasses.replace(known, observed={Purpose.TIMING: timed}))
+    return judge(CHECKS["throughput.batch_curve"], dataclasses.replace(known, observed={**known.observed, Purpose.TIMING: timed}))
 
 
 def test_medians_and_rates_are_those_of_the_samples() -> None:
@@ -46,6 +44,14 @@ def test_a_broken_timing_job_is_told_here() -> None:
     found = survey(error=JobError("memory", "time", "used more than 6.0 GiB"))
     assert found.status is Status.ERRORED
     assert "used more than 6.0 GiB" in found.reason
+
+
+def test_what_never_opened_is_told_by_opens_alone() -> None:
+    error = JobError("raised", "open", "UnpicklingError: no")
+    broken = {p: dataclasses.replace(observed({}, purpose=p), error=error) for p in (Purpose.PARITY, Purpose.TIMING)}
+    known = dataclasses.replace(evidence(deck(a=grid(1)), deck(a=grid(1))), observed=broken)
+    found = judge(CHECKS["throughput.batch_curve"], known)
+    assert (found.status, found.reason) == (Status.DECLINED, "did not open: see contract.opens")
 
 
 def test_time_at_another_precision_is_not_this_cells() -> None:

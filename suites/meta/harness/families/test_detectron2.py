@@ -345,7 +345,7 @@ def test_losses_reach_every_part_and_take_a_scene_without_objects() -> None:
 def test_a_library_that_is_absent_or_broken_is_told_with_its_cure(
     monkeypatch: pytest.MonkeyPatch, cause: ImportError, error: type[HarnessError], cure: str
 ) -> None:
-    def refuse(name: str) -> None:
+    def refuse(_name: str) -> None:
         raise cause
 
     monkeypatch.setattr(detectron2_family, "import_module", refuse)

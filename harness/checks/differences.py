@@ -1,0 +1,95 @@
+"""What differs between two things that should be equal, in words: models, what was stored beside them, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.types import Detections, Json, Measure, Restoration, TensorDigest
+
+
+def tensor_differences(saved: Restoration, found: Restoration, *, device: bool = False) -> Iterator[str]:
+    """What differs between two sets of tensors, in words: by name, then kind, dtype, shape, value (and device)."""
+    before, after = _by_name(saved), _by_name(found)
+    for name, tensor in before.items():
+        if name not in after:
+            yield f"{tensor.kind} {name} did not come back"
+            continue
+        other = after[name]
+        for what in ("kind", "dtype", "shape", *(("device",) if device else ())):
+            if getattr(tensor, what) != getattr(other, what):
+                yield f"{tensor.kind} {name} has {what} {getattr(other, what)}, it was {getattr(tensor, what)}"
+        if tensor.sha256 != other.sha256:
+            yield f"{tensor.kind} {name} {tensor.dtype}{list(tensor.shape)} has another value than the one saved"
+    for name in after.keys() - before.keys():
+        yield f"{after[name].kind} {name} came back and was never saved"
+
+
+def tensor_measures(saved: Restoration, found: Restoration) -> tuple[Measure, ...]:
+    """How many of the saved tensors came back with another value, or not at all, against a level of none."""
+    before, after = _by_name(saved), _by_name(found)
+    equal = sum(name in after and after[name].sha256 == tensor.sha256 for name, tensor in before.items())
+    return (Measure("tensors that differ", len(before) - equal, 0), Measure("tensors", len(before)))
+
+
+def _by_name(restoration: Restoration) -> Mapping[str, TensorDigest]:
+    return {tensor.name: tensor for tensor in restoration.tensors}
+
+
+def kept_differences(saved: Restoration, found: Restoration, *, kept_only: bool = False) -> Iterator[str]:
+    """What differs in config and attachments; with ``kept_only``, a route that keeps none of a kind is not blamed for it."""
+    if saved.config != found.config and not (kept_only and found.config is None):
+        yield f"the config differs: {_first_line(saved.config, found.config)}"
+    if kept_only and not found.attached:
+        return
+    for key, value in saved.attached.items():
+        if key not in found.attached:
+            yield f"{key!r}, stored beside the model, did not come back"
+        elif found.attached[key] != value:
+            yield f"{key!r}, stored beside the model, came back as {_short(found.attached[key])}, it was {_short(value)}"
+    for key in found.attached.keys() - saved.attached.keys():
+        yield f"{key!r} came back and was never stored"
+
+
+def _first_line(saved: str | None, found: str | None) -> str:
+    if saved is None or found is None:
+        return "there was none before" if saved is None else "there is none now"
+    before, after = saved.splitlines(), found.splitlines()
+    for number, (old, new) in enumerate(zip(before, after, strict=False), 1):
+        if old != new:
+            return f"line {number} is {_short(new.strip())}, it was {_short(old.strip())}"
+    return f"{len(after)} lines, it had {len(before)}"
+
+
+def _short(value: Json) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def unequal(expected: Detections | None, found: Detections | None) -> str:
+    """How two answers differ in any bit, order or count, in words; empty where they are equal."""
+    if expected is None or found is None:
+        return "there is an answer on one side only"
+    if len(expected) != len(found):
+        return f"there are {len(found)} detections instead of {len(expected)}"
+    for name in ("boxes_xyxy_px", "scores", "labels"):
+        mine, theirs = getattr(expected, name), getattr(found, name)
+        if mine.tobytes() != theirs.tobytes():
+            return _first_row(name, mine, theirs)
+    if (expected.masks is None) != (found.masks is None):
+        return f"there are {'no masks' if found.masks is None else 'masks'}, unlike before"
+    if expected.masks is not None and found.masks is not None:
+        for index in range(len(found)):
+            if not np.array_equal(expected.masks.full(index), found.masks.full(index)):
+                flipped = int((expected.masks.full(index) ^ found.masks.full(index)).sum())
+                return f"the mask of detection {index} differs in {flipped} pixels"
+    return ""
+
+
+def _first_row(name: str, expected: NDArray[Any], found: NDArray[Any]) -> str:
+    index = next(i for i in range(len(found)) if expected[i].tobytes() != found[i].tobytes())
+    apart = np.abs(expected[index].astype(np.float64) - found[index].astype(np.float64)).max()
+    return f"{name} of detection {index} differs by {apart:.2g}, level 0"

@@ -1,0 +1,156 @@
+"""Known divergences: strict, bounded in version and time, and read without mercy for typing errors."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InvalidWaivers
+from harness.types import Cell, Record, Status
+from harness.waivers import Waiver, apply, load_waivers
+
+TODAY = date(2026, 11, 20)
+VERSIONS = {"openvino": "2026.4.1-19999-abcdef", "torch": "2.15.0+cpu"}
+ENTRY = """
+[[waiver]]
+id = "openvino-ir-pooler"
+check = "parity.boxes"
+model = ["tv_maskrcnn_tiny"]
+variant = ["f32"]
+device = "*"
+kind = "upstream"
+reason = "The pooler rounds."
+stage = "pooler"
+finding = "openvino-ir-pooler"
+when = { openvino = ">=2026.4,<2026.5" }
+expires = 2026-12-31
+"""
+CELL = Cell("tv_maskrcnn_tiny", "openvino_ir", "f32", "cpu")
+FAILED = Record("parity.boxes", CELL, Status.FAILED, "a box differs", 10)
+
+
+def load(folder: Path, text: str, name: str = "openvino_ir.toml") -> tuple[Waiver, ...]:
+    (folder / name).write_text(text)
+    return load_waivers(folder)
+
+
+@pytest.fixture
+def waivers(tmp_path: Path) -> tuple[Waiver, ...]:
+    return load(tmp_path, ENTRY)
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.ERRORED])
+def test_a_known_divergence_is_waived_and_keeps_its_reason(waivers: tuple[Waiver, ...], status: Status) -> None:
+    found = apply(dataclasses.replace(FAILED, status=status), waivers, VERSIONS, TODAY)
+    assert (found.status, found.waiver, found.reason) == (Status.WAIVED, "openvino-ir-pooler", "a box differs")
+
+
+def test_one_that_passes_is_stale_and_named(waivers: tuple[Waiver, ...]) -> None:
+    found = apply(dataclasses.replace(FAILED, status=Status.PASSED), waivers, VERSIONS, TODAY)
+    assert (found.status, found.waiver) == (Status.PASSED, "openvino-ir-pooler")
+
+
+@pytest.mark.parametrize("status", [Status.DECLINED, Status.INCONCLUSIVE, Status.MISSING, Status.WAIVED])
+def test_nothing_else_is_waived(waivers: tuple[Waiver, ...], status: Status) -> None:
+    record = dataclasses.replace(FAILED, status=status)
+    assert apply(record, waivers, VERSIONS, TODAY) == record
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        dataclasses.replace(FAILED, check="parity.scores"),
+        *(dataclasses.replace(FAILED, cell=dataclasses.replace(CELL, **{f: "other"})) for f in ("model", "backend", "variant")),
+    ],
+)
+def test_another_check_or_cell_is_not_covered(waivers: tuple[Waiver, ...], record: Record) -> None:
+    assert apply(record, waivers, VERSIONS, TODAY) == record
+
+
+def test_a_star_covers_every_name(waivers: tuple[Waiver, ...]) -> None:
+    elsewhere = dataclasses.replace(FAILED, cell=dataclasses.replace(CELL, device="cuda"))
+    assert apply(elsewhere, waivers, VERSIONS, TODAY).status is Status.WAIVED
+
+
+def test_its_last_day_still_counts_and_the_next_does_not(waivers: tuple[Waiver, ...]) -> None:
+    assert apply(FAILED, waivers, VERSIONS, date(2026, 12, 31)).status is Status.WAIVED
+    found = apply(FAILED, waivers, VERSIONS, date(2027, 1, 1))
+    assert (found.status, found.waiver) == (Status.FAILED, None)
+    assert found.reason == "a box differs. Waiver openvino-ir-pooler does not hold: expired on 2026-12-31."
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        ({"openvino": "2026.5.0"}, "openvino is 2026.5.0, outside >=2026.4,<2026.5"),
+        ({"openvino": "2026.3.9-1-x"}, "outside"),
+        ({}, "the version of openvino is not known"),
+    ],
+)
+def test_outside_its_versions_the_check_is_judged_afresh(waivers: tuple[Waiver, ...], versions: dict[str, str], words: str) -> None:
+    found = apply(FAILED, waivers, versions, TODAY)
+    assert found.status is Status.FAILED
+    assert words in found.reason
+    passed = dataclasses.replace(FAILED, status=Status.PASSED)
+    assert apply(passed, waivers, versions, TODAY) == passed
+
+
+@pytest.mark.parametrize("version", ["2026.4.0", "2026.4.1-19999-abcdef", "2026.4.2.dev1", "2026.4.1+local"])
+def test_versions_as_libraries_really_print_them(waivers: tuple[Waiver, ...], version: str) -> None:
+    assert apply(FAILED, waivers, {"OpenVINO": version}, TODAY).status is Status.WAIVED
+
+
+def test_an_effective_precision_that_is_asked_for_must_be_the_one(tmp_path: Path) -> None:
+    bounded = load(tmp_path, ENTRY + 'precision = "fp32"\n')
+    assert apply(FAILED, bounded, VERSIONS, TODAY, precision="fp32").status is Status.WAIVED
+    assert apply(FAILED, bounded, VERSIONS, TODAY, precision="bf16").status is Status.FAILED
+    assert apply(FAILED, bounded, VERSIONS, TODAY).status is Status.FAILED
+
+
+def test_a_second_waiver_in_range_holds_where_the_first_is_not(tmp_path: Path) -> None:
+    later = ENTRY.replace("openvino-ir-pooler", "openvino-ir-new").replace(">=2026.4,<2026.5", ">=2026.5")
+    found = apply(FAILED, load(tmp_path, ENTRY + later), {"openvino": "2026.6"}, TODAY)
+    assert (found.status, found.waiver) == (Status.WAIVED, "openvino-ir-new")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('kind = "upstream"', 'kind = "theirs"', "waiver openvino-ir-pooler: kind"),
+        ("stage = ", "first_stage = ", "stage"),
+        ('check = "parity.boxes"', 'check = "parity.box"', "no check 'parity.box'"),
+        (">=2026.4,<2026.5", "2026.4", "no version range"),
+        ('{ openvino = ">=2026.4,<2026.5" }', "{}", "when"),
+        ("expires = 2026-12-31", "", "expires: Field required"),
+        ("expires = 2026-12-31", 'expires = "soon"', "expires"),
+        ('["tv_maskrcnn_tiny"]', '"tv_*"', 'is "*" or a list of names'),
+        ('["tv_maskrcnn_tiny"]', "[]", "list of names"),
+        ('reason = "The pooler rounds."', 'reason = ""', "reason"),
+        ("[[waiver]]", "[[waver]]", "waver is not a [[waiver]] entry"),
+        ("[[waiver]]", "[[waiver]]\nbackend = 'torch_eager'", "file's name says the backend"),
+        ("[[waiver]]", "[[waiver", "openvino_ir.toml"),
+        ('id = "openvino-ir-pooler"', 'id = "Two Words"', "id"),
+    ],
+)
+def test_a_mistake_is_an_error_that_names_file_and_entry(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in ENTRY
+    with pytest.raises(InvalidWaivers) as error:
+        load(tmp_path, ENTRY.replace(old, new))
+    assert "openvino_ir.toml" in str(error.value)
+    assert words in str(error.value)
+
+
+def test_an_id_is_used_once_over_all_files(tmp_path: Path) -> None:
+    load(tmp_path, ENTRY)
+    with pytest.raises(InvalidWaivers, match=r"taken in onnxruntime_session\.toml"):
+        load(tmp_path, ENTRY, "onnxruntime_session.toml")
+
+
+def test_the_shipped_waivers_can_be_read_and_the_documented_one_too(tmp_path: Path) -> None:
+    assert isinstance(load_waivers(), tuple)
+    text = (Path(__file__).parents[3] / "docs" / "waivers.md").read_text().split("```")[1].removeprefix("toml")
+    (found,) = load(tmp_path, text)
+    assert found.covers("parity.boxes", dataclasses.replace(CELL, model="tv_maskrcnn_tiny"))
