@@ -204,7 +204,8 @@ class Executor:
         stage = stage_file.read_text() if stage_file.is_file() else "start"
         stage_file.unlink(missing_ok=True)
         if ending.kind == "exited" and ending.status == 0 and (folder / OBSERVATION_FILE).is_file():
-            return dataclasses.replace(read_observation(folder), peak_rss_bytes=ending.peak_rss_bytes)
+            seen = read_observation(folder)
+            return dataclasses.replace(seen, peak_rss_bytes=max(ending.peak_rss_bytes, seen.peak_rss_bytes or 0))
         log = scratch / "log.txt"
         tail = log.read_text(errors="replace")[-4000:] if log.is_file() else ""
         error = JobError(ending.kind, stage, self._died(ending), tail)

@@ -16,6 +16,7 @@ from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, judge
 from harness.document import CellLine
+from harness.errors import UnknownName
 from harness.executor import SEED, Executor, Limits, Setting, quiet
 from harness.families.checkpoints import weights_file
 from harness.fixtures.decks import Deck, deck
@@ -41,6 +42,9 @@ class Plan:
         self.models: Mapping[str, ModelSpec] = registry.models()
         self.deck: Deck = deck("quick" if options.quick else "scenes")
         self.devices = _devices()
+        for name in options.check:
+            if name not in CHECKS:
+                raise UnknownName("check", name, CHECKS)
         request = Request(options.model, self._backends(), options.variant, options.device, options.scope)
         origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
         self.cells = plan_cells(

@@ -11,6 +11,7 @@ import faulthandler
 import importlib
 import json
 import os
+import resource
 import shutil
 import sys
 import time
@@ -90,8 +91,14 @@ def run_order(order: Order) -> None:
         observation = _JOBS[order.job.purpose](order, stage)
     except Exception as error:  # noqa: BLE001 - a backend's crash becomes a status, never this program's own
         observation = Observation(order.job, error=_describe(error, stage.name))
-    observation = dataclasses.replace(observation, isolation=isolated)
+    observation = dataclasses.replace(observation, isolation=isolated, peak_rss_bytes=_own_peak_bytes())
     write_observation(Path(order.observation), observation)
+
+
+def _own_peak_bytes() -> int:
+    """The largest resident set of this process so far; its children are polled from outside."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class _Stage:

@@ -20,7 +20,10 @@ WORDS = {
     "extra": "only in the candidate",
     "same": "within the levels",
 }
-MOST_ROWS = 40
+MOST_TAGS = 12
+"""Marks on a picture: more hide it."""
+
+MOST_ROWS = 60
 """Rows of the table under a picture that differ; the rest are counted."""
 
 
@@ -89,7 +92,7 @@ def _overlay(line: ExhibitLine, classes: Sequence[str]) -> Overlay:
     tags, rows = [], []
     for number, pair in enumerate(differing, start=1):
         text = f"{LETTERS[pair.difference]}{number}"
-        tags += _tags(text, pair, line, font_px)
+        tags += _tags(text, pair, line, font_px) if number <= MOST_TAGS else []
         rows.append(_row(text, pair, line, classes))
     told = ", ".join(f"{row.tag} {row.words}" for row in rows[:MOST_ROWS])
     return Overlay(

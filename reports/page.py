@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.reports.overlays import overlays
 from harness.reports.plots import plots
 from harness.reports.scoreboard import scoreboard
 from harness.reports.summary import TROUBLE, Finding, findings, verdict
-from harness.types import Status
+from harness.types import Cell, Status
 
 FOLDER = Path(__file__).parent
 WARN_BYTES = 10_000_000
@@ -79,6 +79,7 @@ def _content(run: Run) -> dict[str, Any]:
         "header": run.header,
         "verdict": verdict(run),
         "told": told,
+        "clusters": _clusters(told),
         "waived": waived,
         "unsettled": unsettled,
         "declined": _entries(run, table, "d", Status.DECLINED),
@@ -124,6 +125,7 @@ def _environment() -> Environment:
         "counted": numerals.counted,
         "name": wording.name,
         "prose": wording.prose,
+        "sentence": wording.sentence,
         "moment": wording.moment,
     }
     environment.globals |= {"SIGNS": SIGNS, "Status": Status, "against": _against}
@@ -157,6 +159,14 @@ def _entries(run: Run, table: Matrix, prefix: str, *statuses: Status) -> tuple[E
         asks = asked.get(checks.pop(), "") if len(checks) == 1 else ""
         entries.append(Entry(finding, f"{prefix}{number}", explained, known, asks))
     return tuple(entries)
+
+
+def _clusters(entries: Sequence[Entry]) -> list[tuple[Entry, list[Entry]]]:
+    """Findings of one status on one cell together, as the verdict tells them: the first of each, and all of them."""
+    together: dict[tuple[Status, tuple[Cell, ...]], list[Entry]] = {}
+    for entry in entries:
+        together.setdefault((entry.finding.status, entry.finding.cells), []).append(entry)
+    return [(found[0], found) for found in together.values()]
 
 
 def _against(value: float, level: float | None) -> str:

@@ -81,7 +81,21 @@ def _name(line: CellLine) -> str:
 
 
 def _kinds(lines: Iterable[CellLine]) -> list[str]:
-    return sorted({point.batching for line in lines for point in line.curve})
+    """Kinds of batching that make a curve; those of one batch size only, where there is no other."""
+    sizes: dict[str, set[int]] = {}
+    for line in lines:
+        for point in line.curve:
+            sizes.setdefault(point.batching, set()).add(point.batch)
+    return sorted(kind for kind in sizes if len(sizes[kind]) > 1) or sorted(sizes)
+
+
+def _alone(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:
+    """Images a second at a size that ``kind`` has no point at, of another kind that has no other: told, never joined."""
+    points = list(curve)
+    taken = {point.batch for point in points if point.batching == kind}
+    others = {point.batching for point in points} - {kind}
+    single = [one for one in others if len({p.batch for p in points if p.batching == one}) == 1]
+    return {batch: rates for one in sorted(single) for batch, rates in _rates(points, one).items() if batch not in taken}
 
 
 def _drawable(seconds: float) -> bool:
@@ -124,12 +138,15 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: dict[str, Series]) -> Plot:
-    """Images a second over the images in a call: the median as a line, slowest to fastest call as a bar."""
-    drawn = [(series[_name(line)], _rates(line.curve, kind)) for line in lines]
-    drawn = [(one, rates) for one, rates in drawn if rates]
+    """Images a second over the images in a call: the median as a line, slowest to fastest call as a bar.
+
+    A single size that was not batched this way at all (one image is no batch) is a hollow mark that no line touches.
+    """
+    drawn = [(series[_name(line)], rates, _alone(line.curve, kind)) for line in lines if (rates := _rates(line.curve, kind))]
     panel = Panel(WIDTH, CURVE_HEIGHT)
-    batches = sorted({batch for _, rates in drawn for batch in rates}) or [1]
-    top = max((max(r) for _, rates in drawn for r in rates.values()), default=1.0) * 1.04
+    every = [point for _, *both in drawn for rates in both for point in rates.items()]
+    batches = sorted({batch for batch, _ in every}) or [1]
+    top = max((max(rates) for _, rates in every), default=1.0) * 1.04
     span = math.log(batches[-1] / batches[0]) or 1.0
 
     def x(batch: int) -> float:
@@ -138,19 +155,32 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
     def y(rate: float) -> float:
         return FOOT + 12 + (CURVE_HEIGHT - FOOT - 12 - CURVE_TOP) * rate / top
 
-    for tick in _even_ticks(top):
-        panel.line([CURVE_LEFT, WIDTH], [y(tick)] * 2, color=RULE, lw=0.6)
-        panel.text(CURVE_LEFT - 5, y(tick), figure(tick), color=QUIET, ha="right", va="center_baseline")
-    for batch in batches:
-        panel.text(x(batch), FOOT - 3, str(batch), color=QUIET, ha="center")
-    panel.text((CURVE_LEFT + WIDTH) / 2, 4, "images a call", color=QUIET, ha="center")
-    for one, rates in drawn:
-        for batch, measured in rates.items():
+    _frame(panel, [(x(batch), batch) for batch in batches], [(y(tick), tick) for tick in _even_ticks(top)])
+    for one, rates, alone in drawn:
+        for batch, measured in (*rates.items(), *alone.items()):
             panel.line([x(batch)] * 2, [y(min(measured)), y(max(measured))], color=one.colour, lw=1.2, alpha=0.4)
         middles = [y(median(measured)) for measured in rates.values()]
         panel.line([x(b) for b in rates], middles, lw=1.6, marker=one.marker, ms=5.5, mew=0, color=one.colour)
-    spoken = "; ".join(f"{s.name} " + ", ".join(f"{figure(median(r))} at {b}" for b, r in rates.items()) for s, rates in drawn)
+        hollow = [y(median(measured)) for measured in alone.values()]
+        style = {"marker": one.marker, "ms": 5.5, "mew": 1.2, "mfc": "none"}
+        panel.line([x(b) for b in alone], hollow, ls="none", color=one.colour, **style)
+    spoken = "; ".join(f"{one.name} {_spoken(rates)}{_spoken(alone, ', unbatched ')}" for one, rates, alone in drawn)
     return Plot(model, kind, f"Images a second by images a call, {kind}: {spoken or 'none'}.", panel.svg(key))
+
+
+def _frame(panel: Panel, columns: Sequence[tuple[float, int]], rows: Sequence[tuple[float, float]]) -> None:
+    """Grid lines and the words on both axes; ``columns`` and ``rows`` pair a place with its figure."""
+    for y, tick in rows:
+        panel.line([CURVE_LEFT, WIDTH], [y, y], color=RULE, lw=0.6)
+        panel.text(CURVE_LEFT - 5, y, figure(tick), color=QUIET, ha="right", va="center_baseline")
+    for x, batch in columns:
+        panel.text(x, FOOT - 3, str(batch), color=QUIET, ha="center")
+    panel.text((CURVE_LEFT + WIDTH) / 2, 4, "images a call", color=QUIET, ha="center")
+
+
+def _spoken(rates: dict[int, list[float]], before: str = "") -> str:
+    told = ", ".join(f"{figure(median(measured))} at {batch}" for batch, measured in rates.items())
+    return f"{before}{told}" if told else ""
 
 
 def _rates(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:

@@ -10,6 +10,7 @@ from typing import Any
 from harness.journal import Run
 from harness.reports.numerals import counted, duration, figure, listed, ratio, size
 from harness.reports.scoreboard import scoreboard
+from harness.reports.wording import sentence, stopped
 from harness.types import Cell, Record, Status
 
 TROUBLE = (Status.FAILED, Status.ERRORED, Status.MISSING)
@@ -17,6 +18,9 @@ TROUBLE = (Status.FAILED, Status.ERRORED, Status.MISSING)
 
 MOST_FINDINGS = 50
 """Findings told in full by a summary; GitHub cuts a step summary off at 1 MiB."""
+
+MOST_ASIDES = 2
+"""Inconclusive timings told one by one; more are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,11 @@ class Finding:
     reason: str
     records: tuple[Record, ...]
     titles: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a sentence."""
+        return sentence(self.reason)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -102,7 +111,7 @@ def _told(status: Status, count: int) -> str:
 def _asides(run: Run) -> Iterator[str]:
     """What a reader must know beside the failures."""
     for notice in run.header.notices:
-        yield f"{notice.subject} {notice.state}: {_sentence(notice.reason)} {notice.cure}".strip()
+        yield f"{notice.subject} {notice.state}: {stopped(notice.reason)} {notice.cure}".strip()
     waived = [record for record in run.verdicts if record.status is Status.WAIVED]
     if waived:
         names = listed(dict.fromkeys(record.waiver or "unnamed" for record in waived))
@@ -110,16 +119,15 @@ def _asides(run: Run) -> Iterator[str]:
     for record in run.verdicts:
         if record.status is Status.PASSED and record.waiver:
             yield f"The waiver {record.waiver} is stale: {record.check} passes on {record.cell}. Remove it."
-    for record in run.verdicts:
-        if record.status is Status.INCONCLUSIVE:
-            yield f"Inconclusive: {record.check} on {record.cell}. {_sentence(record.reason)}"
+    unsettled = [record for record in run.verdicts if record.status is Status.INCONCLUSIVE]
+    if len(unsettled) > MOST_ASIDES:
+        checks = listed(dict.fromkeys(record.check for record in unsettled))
+        yield f"Inconclusive: {checks} on {counted(len({record.cell for record in unsettled}), 'cell')}."
+    else:
+        yield from (f"Inconclusive: {r.check} on {r.cell}. {sentence(r.reason)}" for r in unsettled)
     if not run.header.tested_versions.inside:
         differing = listed(run.header.tested_versions.differing) or "which ones is not recorded"
         yield f"Outside the tested versions: {differing}."
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
 
 
 def tally(run: Run) -> str:
@@ -138,7 +146,7 @@ def text_summary(run: Run) -> str:
     lines = [told.headline, ""]
     for finding in told.findings[:MOST_FINDINGS]:
         lines.append(f"  {finding.status.upper():8} {finding.subject}: {finding.what}")
-        lines.append(f"           {finding.reason}")
+        lines.append(f"           {finding.sentence}")
         command = finding.records[0].reproduce
         lines += [f"           $ {command}"] if command else []
     lines += _rest(told.findings)
@@ -178,7 +186,7 @@ def markdown_summary(run: Run) -> str:
     told = verdict(run)
     lines = [f"### {'Holds' if told.holds else 'Does not hold'}: {_escaped(told.headline)}", "", tally(run), ""]
     lines += [
-        f"- **{finding.status}** {_escaped(finding.subject)}: {_escaped(finding.what)}. {_escaped(finding.reason)}"
+        f"- **{finding.status}** {_escaped(finding.subject)}: {_escaped(finding.what)}. {_escaped(finding.sentence)}"
         for finding in told.findings[:MOST_FINDINGS]
     ]
     lines += _rest(told.findings)

@@ -24,6 +24,17 @@ def prose(words: object) -> Markup:
     )
 
 
+def stopped(words: str) -> str:
+    """With a full stop."""
+    return words if not words or words.endswith((".", "!", "?", ":")) else f"{words}."
+
+
+def sentence(words: str) -> str:
+    """With a capital and a full stop; a first word that is an identifier stays as it is."""
+    first = words.partition(" ")[0]
+    return stopped(words[:1].upper() + words[1:] if first.isalpha() and first.islower() else words)
+
+
 def moment(created: str) -> str:
     """A time in ISO 8601 and UTC without its letters."""
     return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d)?(\.\d+)?(Z|\+00:00)$", r"\1 \2 UTC", created)

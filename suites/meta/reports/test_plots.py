@@ -47,6 +47,27 @@ def test_times_that_are_no_times_are_left_out() -> None:
     assert drawn.curves[0].description.endswith("a loop: none.")
 
 
+def test_a_cell_that_was_not_timed_is_left_out_of_its_model_s_figures() -> None:
+    run = invented.run(("tv_maskrcnn_tiny",))
+    cells = (run.cells[0].model_copy(update={"predict_s": (), "curve": ()}), *run.cells[1:])
+    drawn = plots(replace(run, cells=cells))
+    assert drawn.curves
+    assert "torch_eager" not in "".join(plot.description for plot in (*drawn.latency, *drawn.curves))
+
+
+def test_one_image_is_no_batch_and_is_never_joined_to_one() -> None:
+    run = invented.run(("tv_maskrcnn_tiny",))
+    curve = tuple(
+        CurvePoint(batch=batch, batching="one image" if batch == 1 else "a loop", predict_s=(0.1,), warmup_calls=0)
+        for batch in (1, 2, 4)
+    )
+    (plot,) = plots(replace(run, cells=(run.cells[0].model_copy(update={"curve": curve}),))).curves
+    assert plot.description == "Images a second by images a call, a loop: torch_eager[plain] 20 at 2, 40 at 4, unbatched 10 at 1."
+    lines = re.findall(r'<path d="([^"]+)" fill="none" stroke-width="1.6"', plot.svg)
+    assert [line.count("L") for line in lines] == [1]
+    assert plot.svg.count("<use") == 3
+
+
 def test_one_call_at_one_batch_is_drawn() -> None:
     run = invented.run(("tv_maskrcnn_tiny",))
     curve = (CurvePoint(batch=1, batching="a loop", predict_s=(0.5,), warmup_calls=0),)

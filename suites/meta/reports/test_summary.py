@@ -68,6 +68,11 @@ def test_what_was_left_out_is_told_with_its_cure() -> None:
     assert "Detectron2 not checked: not installed. Install: see docs." in text_summary(told)
 
 
+def test_many_inconclusive_timings_are_one_line() -> None:
+    told = verdict(with_statuses(*[Status.INCONCLUSIVE] * 5)).asides
+    assert [aside for aside in told if aside.startswith("Inconclusive")] == ["Inconclusive: a.b on 5 cells."]
+
+
 def test_all_summaries_say_the_same() -> None:
     run = invented.run()
     headline = verdict(run).headline
