@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from harness.document import CheckEntry
@@ -43,6 +44,12 @@ class Line:
     name: str
     anchor: str
     squares: tuple[Square | None, ...]
+
+    @property
+    def counts(self) -> str:
+        """How many verdicts have which status, in words."""
+        found = Counter(square.status for square in self.squares if square)
+        return ", ".join(f"{found[status]} {status}" for status in Status if found[status])
 
 
 @dataclass(frozen=True, slots=True)

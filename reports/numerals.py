@@ -24,6 +24,15 @@ def figure(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def level(value: float) -> str:
+    """A number that somebody chose: as short as it was written, as far as three digits tell."""
+    short = f"{value:.1g}" if value == float(f"{value:.1g}") else f"{value:.2g}"
+    if not math.isfinite(value) or value == int(value) or value != float(short):
+        return figure(value)
+    mantissa, _, exponent = short.partition("e")
+    return (f"{mantissa}e{int(exponent)}" if exponent else mantissa).replace("-", "−")
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as ms, s or min."""
     if seconds is None or not math.isfinite(seconds):

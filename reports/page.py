@@ -119,6 +119,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "figure": numerals.figure,
+        "level": numerals.level,
         "duration": numerals.duration,
         "bytes": numerals.size,
         "ratio": numerals.ratio,
@@ -127,6 +128,7 @@ def _environment() -> Environment:
         "prose": wording.prose,
         "sentence": wording.sentence,
         "moment": wording.moment,
+        "option": wording.option,
     }
     environment.globals |= {"SIGNS": SIGNS, "Status": Status, "against": _against}
     return environment

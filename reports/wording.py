@@ -31,8 +31,13 @@ def stopped(words: str) -> str:
 
 def sentence(words: str) -> str:
     """With a capital and a full stop; a first word that is an identifier stays as it is."""
-    first = words.partition(" ")[0]
+    first = words.partition(" ")[0].rstrip(",;:")
     return stopped(words[:1].upper() + words[1:] if first.isalpha() and first.islower() else words)
+
+
+def option(value: object) -> str:
+    """The value of an option as it would be typed."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def moment(created: str) -> str:

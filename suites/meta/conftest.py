@@ -32,7 +32,7 @@ class Installed:
     site_packages: Path
     home: Path
 
-    def run(self, *command: str | Path, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str | Path, timeout_s: float = 900.0) -> subprocess.CompletedProcess[str]:
         """Run one of its commands in an empty folder; nothing of the checkout is on its path."""
         hidden = {"PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden}

@@ -124,7 +124,7 @@ def test_the_package_of_the_guide_is_found_where_it_is_installed(installed: Inst
         listed = installed.run("harness", "list")
         assert "torch_pickle" in listed.stdout, listed.stderr
         out = tmp_path / "run"
-        words = ["run", "--quick", "--backend", "torch_pickle", "--model", MODEL, "--device", "cpu"]
+        words = ["run", "--quick", "--backend", "torch_pickle", "--model", MODEL, "--device", "cpu", "--check", "contract.opens"]
         ran = installed.run("harness", *words, "--out", out, "--cache", tmp_path / "cache")
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert statuses_of(out, "torch_pickle")["contract.opens"] == "passed"

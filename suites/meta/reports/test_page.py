@@ -266,7 +266,7 @@ def test_figures_that_are_no_numbers_are_shown() -> None:
     broken = Record("a.b", run.records[0].cell, Status.FAILED, "NaN.", 1, (Measure("worst", float("nan"), 1e-4),))
     cell = run.cells[0].model_copy(update={"predict_s": (float("nan"), float("inf"), 0.0, -1.0), "open_s": float("nan")})
     page = render_page(replace(run, records=(*run.records, broken), cells=(cell,)))
-    assert "worst NaN 1.0e−4" in Reader(page).text
+    assert "worst NaN 1e−4" in Reader(page).text
 
 
 def test_a_run_cut_off_says_so_and_counts_what_is_missing(run: Run) -> None:
@@ -317,7 +317,7 @@ def test_a_page_that_cannot_be_written_is_an_error_in_words(tmp_path: Path) -> N
 
 
 def test_figures_far_beyond_their_level_say_how_far(read: Reader) -> None:
-    assert "worst box 0.317 px 0.0190 px 16.7 ×" in read.text
+    assert "worst box 0.317 px 0.019 px 16.7 ×" in read.text
 
 
 def test_five_thousand_checks_render_in_under_two_seconds(tmp_path: Path) -> None:
