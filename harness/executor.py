@@ -228,4 +228,3 @@ class Executor:
             write_observation(self.observation_folder(job), observation)
         self._done[job].set()
         self._progress(job, "failed" if observation.error else "done")
-

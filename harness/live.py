@@ -35,9 +35,8 @@ class Plan:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._refs = dict(registry.adapters())
-        for target in options.adapter:
-            ref = registry.file_ref(target)
-            self._refs[ref.name] = ref
+        self.as_typed = {registry.file_ref(target).name: target for target in options.adapter}
+        self._refs |= {name: registry.file_ref(target) for name, target in self.as_typed.items()}
         self.adapters = {name: ref.load() for name, ref in self._refs.items()}
         self.models: Mapping[str, ModelSpec] = registry.models()
         self.deck: Deck = deck("quick" if options.quick else "scenes")
@@ -55,9 +54,8 @@ class Plan:
         self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c))
 
     def _backends(self) -> tuple[str, ...]:
-        """A backend given as a file is meant to be checked: alone unless others are named too."""
-        given = tuple(registry.file_ref(target).name for target in self.options.adapter)
-        return (*self.options.backend, *given) if self.options.backend or given else ()
+        """Those that were named, and a backend given as a file, which nobody gives without wanting it checked; empty: all."""
+        return tuple(dict.fromkeys((*self.options.backend, *self.as_typed))) if self.options.backend else ()
 
     def cells_of(self, check: str) -> list[Cell]:
         """The cells on which a check is planned, in the plan's order."""
@@ -190,7 +188,8 @@ class LiveRun:
     def _reproduce(self, planned: PlannedCell, check: Check) -> str:
         cell, options = planned.cell, self.plan.options
         words = ["harness", "run", "--model", cell.model, "--variant", cell.variant, "--device", cell.device]
-        words += ["--adapter", planned.adapter] if ".py:" in planned.adapter else ["--backend", cell.backend]
+        words += ["--backend", cell.backend]
+        words += ["--adapter", self.plan.as_typed[cell.backend]] if cell.backend in self.plan.as_typed else []
         words += ["--quick"] if options.quick else []
         return shlex.join([*words, "--check", check.id])
 
@@ -220,4 +219,3 @@ def _states(adapters: Mapping[str, Any], models: Mapping[str, ModelSpec]) -> dic
             if library.state == "broken":
                 states[module] = State(broken=f"{module} is installed but broken: {library.cause}. {library.cure}")
     return states
-

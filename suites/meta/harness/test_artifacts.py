@@ -87,9 +87,16 @@ def test_open_options_share_an_artifact_only_with_their_own_variant(tmp_path: Pa
 def test_the_source_is_away_for_as_long_as_asked_and_comes_back_even_after_an_error(tmp_path: Path) -> None:
     artifacts = cache(tmp_path)
     folder = build(artifacts)
-    with pytest.raises(RuntimeError), artifacts.source_absent(folder, absent=True):
-        assert not artifacts.source(folder).exists()
-        raise RuntimeError
+    seen = []
+
+    def broken_job() -> None:
+        with artifacts.source_absent(folder, absent=True):
+            seen.append(artifacts.source(folder).exists())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken_job()
+    assert seen == [False]
     assert (artifacts.source(folder) / "file").is_file()
 
 

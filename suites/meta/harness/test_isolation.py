@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,4 +41,4 @@ def test_enter_moves_everything_and_lets_only_loopback_through(tmp_path: Path) -
     assert found["address"] == found["name"] == "PermissionError"
     assert found["said"]["network"] in ("namespace and socket guard", "socket guard")
     assert Path.home() != Path(found["home"])
-    assert Path(os.getcwd()) != Path(found["cwd"])
+    assert Path.cwd() != Path(found["cwd"])

@@ -8,7 +8,19 @@ import pytest
 
 from harness.checks import CHECKS
 from harness.errors import UnknownName, UsageError
-from harness.plan import FLOORS, REFERENCE, PlannedCell, Request, State, checks_for, estimated_minutes, job, jobs_for, plan_cells, reference_of
+from harness.plan import (
+    FLOORS,
+    REFERENCE,
+    PlannedCell,
+    Request,
+    State,
+    checks_for,
+    estimated_minutes,
+    job,
+    jobs_for,
+    plan_cells,
+    reference_of,
+)
 from harness.types import Cell, ModelSpec, Purpose, Variant, Weights
 
 
@@ -35,7 +47,9 @@ ADAPTERS = {
 }
 
 
-def planned(request: Request, devices: tuple[str, ...] = ("cpu",), states: dict[str, State] | None = None) -> tuple[PlannedCell, ...]:
+def planned(
+    request: Request, devices: tuple[str, ...] = ("cpu",), states: dict[str, State] | None = None
+) -> tuple[PlannedCell, ...]:
     return plan_cells(request, MODELS, ("one",), ADAPTERS, {name: name for name in ADAPTERS}, devices, states or {})
 
 

@@ -41,7 +41,8 @@ def test_time_limit_ends_it() -> None:
 
 
 def test_memory_of_a_child_counts() -> None:
-    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'x = bytearray(400 * 2**20); import time; time.sleep(600)'])"
+    eater = "x = bytearray(400 * 2**20); import time; time.sleep(600)"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{eater}'])"
     assert ended(child, limit=200 * 2**20) == ("memory", -signal.SIGKILL)
 
 

@@ -158,7 +158,7 @@ def _eat(found: Arrays) -> Arrays:
             return found
 
 
-def _exit(found: Mapping[str, Any]) -> Arrays:
+def _exit(_found: Mapping[str, Any]) -> Arrays:
     os._exit(3)
 
 

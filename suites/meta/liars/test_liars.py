@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -60,9 +59,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], R
 
 
 @pytest.mark.parametrize("liar", CAUGHT_BY)
-def test_liar_is_caught_by_the_check_that_the_real_backend_passes(
-    liar: str, records: dict[tuple[str, str], Record]
-) -> None:
+def test_liar_is_caught_by_the_check_that_the_real_backend_passes(liar: str, records: dict[tuple[str, str], Record]) -> None:
     truth, check, status = CAUGHT_BY[liar]
     assert records[truth, check].status is Status.PASSED, records[truth, check]
     assert records[liar, check].status is status, records[liar, check]
@@ -90,4 +87,4 @@ def test_a_backend_that_breaks_costs_its_own_job_and_leaves_no_process(tmp_path:
     assert told["onnxruntime_session"].status is Status.PASSED
     left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before and "time.sleep(3600)" in str(p.info["cmdline"])]
     assert left == []
-    assert os.path.isdir(tmp_path / "run" / "observations")
+    assert (tmp_path / "run" / "observations").is_dir()
