@@ -29,12 +29,14 @@ from harness.document import (
     Notice,
     Planned,
     TestedVersions,
+    WaiverEntry,
 )
 from harness.types import Cell, Job, JobError, ModelSpec, Observation, Purpose, digest
 
 if TYPE_CHECKING:
     from harness.live import Plan
     from harness.plan import PlannedCell
+    from harness.waivers import Waiver
 
 METHOD = {
     "Isolation": "Each job runs in a process of its own with its own HOME, TMPDIR and working folder and the network cut; "
@@ -50,8 +52,8 @@ METHOD = {
 }
 
 
-def header(plan: Plan, keys: Sequence[tuple[str, Cell]], run: str, command: str) -> Header:
-    """The first line of the run."""
+def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver], run: str, command: str) -> Header:
+    """The first line of the run; of the ``known`` waivers it lists those that are about its checks."""
     found = environment.machine()
     tested = environment.tested()
     used = dict.fromkeys(check for check, _ in keys)
@@ -81,6 +83,7 @@ def header(plan: Plan, keys: Sequence[tuple[str, Cell]], run: str, command: str)
         levels=tuple(Level(quantity=quantity, level=level) for quantity, level in levels.TABLE),
         method=METHOD,
         notices=_notices(plan),
+        waivers=tuple(_waiver(waiver) for waiver in known if any(waiver.covers(check, cell) for check, cell in keys)),
     )
 
 
@@ -143,6 +146,17 @@ def _model(model_id: str) -> ModelEntry:
         score_threshold=spec.score_threshold,
         weights_sha256=spec.weights.sha256,
         average_precision=_average_precision(spec),
+    )
+
+
+def _waiver(waiver: Waiver) -> WaiverEntry:
+    return WaiverEntry(
+        id=waiver.id,
+        kind=waiver.kind,
+        reason=waiver.reason,
+        stage=waiver.stage,
+        finding=f"docs/findings.md#{waiver.finding}",
+        expires=waiver.expires.isoformat(),
     )
 
 

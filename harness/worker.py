@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
-import importlib
 import json
 import os
 import resource
@@ -121,10 +120,10 @@ def _describe(error: Exception, stage: str) -> JobError:
 
 
 def _prepare_runtime(order: Order) -> None:
-    """The thread count of libraries that are already imported (a forked job) or will be."""
-    threads = order.job.load.threads
-    torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    """The thread count of a torch that is already imported (a forked job); one imported later reads the environment."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(order.job.load.threads or os.cpu_count() or 1)
 
 
 def _build(order: Order, stage: _Stage) -> Observation:

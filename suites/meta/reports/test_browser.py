@@ -18,6 +18,9 @@ from harness.suites.meta.reports.test_page import HOSTILE, hostile_run
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")
 
+PATIENCE_MS = 240_000
+"""A busy machine is no fault of the page."""
+
 WIDE, PHONE = (1280, 900), (390, 844)
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 Scheme = Literal["light", "dark"]
@@ -46,6 +49,7 @@ def opened(browser: Any, file: Path, *, size: tuple[int, int] = WIDE, scheme: Sc
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, java_script_enabled=script, offline=True
     )
+    context.set_default_timeout(PATIENCE_MS)
     seen = Opened(context.new_page())
     seen.page.on("request", lambda request: seen.requests.append(request.url))
     seen.page.on("console", lambda message: seen.complaints.append(message.text))
