@@ -31,7 +31,8 @@ def environment(folder: Path, threads: int, matplotlib_cache: Path) -> dict[str,
     variables = {name: str(folder / place) for name, place in places.items()}
     for path in variables.values():
         Path(path).mkdir(parents=True, exist_ok=True)
-    variables |= {"MPLCONFIGDIR": str(matplotlib_cache), "BENTOML_DO_NOT_TRACK": "True", "PYTHONFAULTHANDLER": "1"}
+    variables |= {"MPLCONFIGDIR": str(matplotlib_cache), "PYTHONFAULTHANDLER": "1"}
+    variables |= {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
     if threads:
         variables |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return variables
