@@ -155,9 +155,7 @@ def compare(
     return Comparison(tuple(compared), unanswered)
 
 
-def compare_image(
-    image: str, reference: Detections, candidate: Detections, limits: Limits, masks: bool = True
-) -> ImageComparison:
+def compare_image(image: str, reference: Detections, candidate: Detections, limits: Limits, masks: bool = True) -> ImageComparison:
     """Match two answers to one image, look for certificates, and measure every pair."""
     matching = match(reference, candidate)
     mine, theirs = reference.take(matching.pairs[:, 0]), candidate.take(matching.pairs[:, 1])

@@ -175,7 +175,7 @@ class LiveRun:
         return self._observations[wanted]
 
     def _cell_line(self, planned: PlannedCell) -> CellLine:
-        jobs = {purpose: job(planned.cell, purpose) for purpose in Purpose if purpose is not Purpose.FLOOR}
+        jobs: dict[Purpose, Job] = {p: job(planned.cell, p) for p in Purpose if p is not Purpose.FLOOR}
         seen = {purpose: found for purpose, one in jobs.items() if (found := self._observations.get(one)) is not None}
         return heading.cell_line(planned, seen)
 

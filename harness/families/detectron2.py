@@ -259,9 +259,7 @@ class _Detectron2:
     def losses(self, module: Any, config: Any, images: Sequence[Pixels], truths: Sequence[Truth]) -> dict[str, torch.Tensor]:
         """The training losses by name, scalars with gradients, of ``uint8 [H, W, 3]`` images and their truths."""
         pairs = zip(images, truths, strict=True)
-        inputs = [
-            {"image": prepare_pixels(config, image), "instances": _truth_instances(config, truth)} for image, truth in pairs
-        ]
+        inputs = [{"image": prepare_pixels(config, image), "instances": _truth_instances(config, truth)} for image, truth in pairs]
         from detectron2.utils.events import EventStorage
 
         # Detectron2's heads write statistics into a storage that must be open; nothing here reads them.
