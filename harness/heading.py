@@ -42,7 +42,7 @@ METHOD = {
     "Isolation": "Each job runs in a process of its own with its own HOME, TMPDIR and working folder and the network cut; "
     "the artifact is copied to another place before it is opened. Fidelity jobs are fresh interpreters and find the source "
     "weights gone.",
-    "Weights": "After the model was built, every parameter and floating-point buffer is changed in memory by about 1e-3 "
+    "Weights": "After the model was built, every parameter and persistent buffer is changed in memory by about 1e-3 "
     "relative (seeded, the same for every backend, the reference included): only an artifact that carries the weights can "
     "answer alike.",
     "Reference": "torch_eager in fp32, one thread, one image at a time. Its noise floor F is itself with two threads and with "
@@ -74,7 +74,7 @@ def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver]
         ),
         python=platform.python_version(),
         versions=plan.versions,
-        tested_versions=TestedVersions(inside=bool(tested.inside), differing=tested.differences),
+        tested_versions=TestedVersions(inside=bool(tested.inside), differing=tested.differences or _unknown(tested)),
         options={name: value for name, value in _plain_options(plan).items() if value},
         models=tuple(_model(model) for model in dict.fromkeys(cell.model for _, cell in keys)),
         deck=_deck(plan),
@@ -201,6 +201,10 @@ def _notices(plan: Plan) -> tuple[Notice, ...]:
             cure = doctor.install_words(family)
             notices[title] = Notice(subject=title, state="not checked", reason=f"{family} is not installed", cure=cure)
     return tuple(notices.values())
+
+
+def _unknown(tested: environment.Tested) -> tuple[str, ...]:
+    return ("no constraints.txt was found to compare with",) if tested.inside is None else ()
 
 
 def _commit() -> str | None:

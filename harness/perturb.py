@@ -1,8 +1,10 @@
 """Change a model a little, in memory only, so that whatever reads a file of its own gives itself away.
 
-Every element of every parameter and floating buffer is multiplied by ``1 + 1e-3 u`` with ``|u|`` in 0.5..1 and either sign: large
-enough that answers from the old weights miss the levels, small enough that the detector stays as sharp as it was. Being relative,
-it leaves zeros zero and variances positive. Integer and boolean buffers are counters and indices and stay as they are.
+Every element of every parameter and persistent floating buffer is multiplied by ``1 + 1e-3 u`` with ``|u|`` in 0.5..1 and
+either sign: large enough that answers from the old weights miss the levels, small enough that the detector stays as sharp as it
+was. Being relative, it leaves zeros zero and variances positive. Integer and boolean buffers are counters and indices and stay
+as they are, and so do buffers that are not persistent: by torch's own definition they are no part of the state, but made anew
+from the code and its configuration (Detectron2's ``pixel_mean``). They are still compared.
 
 The random numbers are numpy's, seeded by the tensor's name and the seed: the same on every machine, device and library version,
 and whichever order a module lists its tensors in.
@@ -29,8 +31,9 @@ def perturb(module: Any, seed: int) -> tuple[str, ...]:
     relies on it would pass in silence.
     """
     changed = []
+    persistent = set(module.state_dict())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if not tensor.is_floating_point() or tensor.numel() == 0:
+        if name not in persistent or not tensor.is_floating_point() or tensor.numel() == 0:
             continue
         before = tensor.detach().cpu().double().numpy()
         after = before * (1.0 + RELATIVE * noise(name, seed, before.shape))

@@ -80,9 +80,11 @@ class Forker:
             number = self._count
             _tell(process, {"id": number, "order": str(order), "log": str(log)})
         with self._changed:
-            self._changed.wait_for(lambda: number in self._pids or process.poll() is not None, timeout=60)
+            while number not in self._pids and process.poll() is None:
+                self._changed.wait(timeout=1.0)
             if number not in self._pids:
-                raise RuntimeError(f"the process that forks jobs is gone; see {self._log}")
+                said = self._log.read_text(errors="replace")[-1000:] if self._log.is_file() else ""
+                raise RuntimeError(f"the process that forks jobs is gone: {said}")
             return _Forked(self, number, self._pids[number])
 
     def close(self) -> None:

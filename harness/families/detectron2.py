@@ -136,7 +136,8 @@ def _graph(module: Any, image: torch.Tensor) -> Graph:
 
     # Other architectures are called as they are, as Detectron2's export script does.
     inference: Callable[..., Any] | None = _without_postprocess if isinstance(module, GeneralizedRCNN) else None
-    adapter = TracingAdapter(module, [{"image": image}], inference)
+    # In eval mode itself: exporters put the module they are given back into the mode it had, and all that is in it.
+    adapter = TracingAdapter(module, [{"image": image}], inference).eval()
     outputs = OUTPUTS_WITH_MASKS if len(adapter(image)) == len(OUTPUTS_WITH_MASKS) else OUTPUTS
     axes: dict[str, Mapping[int, str]] = {name: {0: "detections"} for name in outputs if name != "image_size"}
     return Graph(adapter, {"image": image}, outputs, {"image": {1: "height", 2: "width"}, **axes})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,17 @@ def test_only_adapters_families_and_fixtures_import_libraries_under_test() -> No
 def test_only_the_plugin_imports_pytest() -> None:
     inside = [path for path in SHIPPED if not name_of(path).startswith("suites/")]
     assert [name_of(path) for path in inside if "pytest" in imports(at_import_time(tree_of(path)))] == ["harness/plugin.py"]
+
+
+def test_every_library_that_is_imported_is_asked_for() -> None:
+    project = PROJECT["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    # Detectron2 is on no index, and what it brings is there with it
+    known = declared | {"detectron2", "detection-harness"}
+    providers = packages_distributions()
+    names = {name for path in SHIPPED for name in imports(ast.walk(tree_of(path)))} - set(sys.stdlib_module_names) - {"harness"}
+    missing = {name for name in names if not {canonicalize_name(dist) for dist in providers.get(name, [name])} & known}
+    assert missing <= {"fvcore", "pkg_resources"}
 
 
 def test_every_adapter_file_is_one_backend_and_one_line() -> None:
