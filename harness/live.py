@@ -52,7 +52,7 @@ class Plan:
         )
         for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
             weights_file(spec.weights)
-        self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c))
+        self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c, options.scope))
 
     def _backends(self) -> tuple[str, ...]:
         """Those that were named, and a backend given as a file, which nobody gives without wanting it checked; empty: all."""

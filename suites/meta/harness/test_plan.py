@@ -120,6 +120,12 @@ def test_masks_are_asked_of_segmentation_models_alone_and_parity_not_of_the_refe
     assert "reference.stable" not in ids["one/runtime[base]@cpu"]
 
 
+def test_a_mended_variant_is_timed_in_a_full_run_alone() -> None:
+    cell = PlannedCell(Cell("one", "runtime", "fixed", "cpu"), MODELS["one"], Variant("fixed", mends="base"), "runtime")
+    default, full = ({check.id for check in checks_for(cell, scope)} for scope in ("default", "full"))
+    assert full - default == {"throughput.batch_curve"}
+
+
 def test_cuda_eager_is_judged_against_cpu_eager() -> None:
     assert reference_of(Cell("m", *REFERENCE, "cuda")) == Cell("m", *REFERENCE, "cpu")
     assert reference_of(Cell("m", "runtime", "base", "cuda")) == Cell("m", *REFERENCE, "cuda")
