@@ -114,7 +114,9 @@ def _asides(run: Run) -> Iterator[str]:
         yield f"{notice.subject} {notice.state}: {stopped(notice.reason)} {notice.cure}".strip()
     waived = [record for record in run.verdicts if record.status is Status.WAIVED]
     if waived:
-        names = listed(dict.fromkeys(record.waiver or "unnamed" for record in waived))
+        # Many waivers tell of one finding: that is what a reader knows it by.
+        findings = {waiver.id: waiver.finding.rpartition("#")[2] for waiver in run.header.waivers}
+        names = listed(dict.fromkeys(findings.get(record.waiver or "") or record.waiver or "unnamed" for record in waived))
         yield f"Waived as known: {counted(len(waived), 'verdict')} ({names})."
     for record in run.verdicts:
         if record.status is Status.PASSED and record.waiver:
