@@ -100,12 +100,18 @@ def _run_suites(plan: Plan, reporter: Reporter) -> int:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     os.environ.pop("PYTEST_ADDOPTS", None)
     quiet = ["-p", "no:terminal", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(suites)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt_once)
     try:
         code = pytest.main([*quiet, "-p", "harness.plugin", *folders], plugins=[Front()])
     finally:
         reporter.end()
     return {0: 0, 1: 1, 2: INTERRUPTED, 4: 2, 5: 2}.get(int(code), 3)
+
+
+def _interrupt_once(_number: int, _frame: object) -> None:
+    """Termination is an interruption; `timeout` and others send it twice, and the second must not stop the tidying up."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _tell(folder: Path, quiet: bool, as_json: bool) -> None:
