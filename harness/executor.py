@@ -1,7 +1,8 @@
 """Runs jobs in processes of their own and hands out their observations.
 
-Jobs of one artifact run in order (build, then what opens it); artifacts run side by side, as many as there are cores; timing
-jobs run after everything else, alone.
+Jobs of one artifact run in order (build, then what opens it); artifacts run side by side, as many as there are cores. A job of
+more than one thread runs after all these, alone: beside others its threads would wait for cores. Timing jobs wait for the judging
+too, which would disturb them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from harness import isolation
 from harness.artifacts import Artifacts
+from harness.fixtures.decks import Deck
 from harness.observations import OBSERVATION_FILE, read_observation, write_observation
 from harness.plan import PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
-from harness.types import Image, Job, JobError, Observation, Purpose
+from harness.types import Job, JobError, Observation, Purpose
 from harness.worker import Order
 
 SEED = 20240229
@@ -39,11 +43,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and on what the jobs of a run work. ``images`` is the deck's, in order; ``import_paths`` for third parties' code."""
+    """Where and on what the jobs of a run work; ``import_paths`` for third parties' code."""
 
     folder: Path
-    deck: str
-    images: tuple[Image, ...]
+    deck: Deck
     limits: Limits = Limits()
     lanes: int = os.cpu_count() or 1
     import_paths: tuple[str, ...] = ()
@@ -71,6 +74,7 @@ class Executor:
         self._progress = progress
         self._done = {job: threading.Event() for job in jobs}
         self._stop = threading.Event()
+        self._judged = threading.Event()
         self._work = setting.folder / "work"
         self._work.mkdir(parents=True, exist_ok=True)
         self._matplotlib = self._work / "matplotlib"
@@ -79,7 +83,10 @@ class Executor:
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. Raises `WrongDigest` when a picture is not the pinned one."""
+        self._pictures = self._work / "pictures.npz"
+        deck = self._setting.deck
+        np.savez(self._pictures, allow_pickle=False, **{image.id: deck.pixels(image.id) for image in deck.images})
         self._thread.start()
 
     def stop(self) -> None:
@@ -89,6 +96,7 @@ class Executor:
 
     def finish(self) -> None:
         """Wait for the jobs, then remove what only they needed."""
+        self._judged.set()
         if self._thread.is_alive():
             self._thread.join()
         self._forker.close()
@@ -99,9 +107,14 @@ class Executor:
         return self._setting.folder / "observations" / job.slug
 
     def await_observation(self, job: Job) -> Observation | None:
-        """The job's observation, once it is there; None when the job was never planned or the run was stopped before it."""
+        """The job's observation, once it is there; None when the job was never planned or the run was stopped before it.
+
+        Asking for a timing says that nothing else is left to judge.
+        """
         if job not in self._done:
             return None
+        if job.purpose is Purpose.TIMING:
+            self._judged.set()
         self._done[job].wait()
         folder = self.observation_folder(job)
         return read_observation(folder) if (folder / OBSERVATION_FILE).is_file() else None
@@ -115,14 +128,18 @@ class Executor:
 
     def _run_lanes(self) -> None:
         lanes: dict[tuple[str, str, str], list[Job]] = {}
+        alone: list[Job] = []
         for job in self._jobs:
-            if job.purpose is not Purpose.TIMING:
+            if job.load.threads == 1:
                 lanes.setdefault((job.cell.model, job.cell.backend, job.cell.variant), []).append(job)
+            else:
+                alone.append(job)
         with ThreadPoolExecutor(self._setting.lanes, thread_name_prefix="lane") as pool:
             list(pool.map(self._lane, lanes.values()))
-        for job in self._jobs:
+        for job in sorted(alone, key=lambda job: job.purpose is Purpose.TIMING):
             if job.purpose is Purpose.TIMING:
-                self._lane([job])
+                self._judged.wait()
+            self._lane([job])
 
     def _lane(self, jobs: Sequence[Job]) -> None:
         planned = self._cells[jobs[0].cell.model, jobs[0].cell.backend, jobs[0].cell.variant]
@@ -178,8 +195,9 @@ class Executor:
             adapter=planned.adapter,
             artifact=str(artifact),
             source=str(self._artifacts.source(cached)),
-            deck=self._setting.deck,
-            images=tuple(image.id for image in self._setting.images),
+            pictures=str(self._pictures),
+            images=tuple(image.id for image in self._setting.deck.images),
+            sample=self._setting.deck.sample,
             observation=str(self.observation_folder(job)),
             scratch=str(scratch),
             matplotlib_cache=str(self._matplotlib),

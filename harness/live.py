@@ -17,7 +17,7 @@ from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, judge
 from harness.document import CellLine
-from harness.errors import UnknownName
+from harness.errors import UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet
 from harness.families.checkpoints import weights_file
 from harness.fixtures.decks import Deck, deck
@@ -28,6 +28,8 @@ from harness.plan import PlannedCell, Request, State, checks_for, floor_jobs, jo
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
 
 Key = tuple[str, Cell]
+
+_WIDER = "Masks are asked of mask models, parity not of the reference, timings not of a quick run; --dry-run shows the cells."
 
 
 class Plan:
@@ -52,7 +54,10 @@ class Plan:
         )
         for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
             weights_file(spec.weights)
-        self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c, options.scope))
+        asked = options.check or tuple(CHECKS)
+        self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c) if check.id in asked)
+        if not self.keys:
+            raise UsageError(f"nothing to check: no cell of this run is asked for {', '.join(options.check)}", _WIDER)
 
     def _backends(self) -> tuple[str, ...]:
         """Those that were named, and a backend given as a file, which nobody gives without wanting it checked; empty: all."""
@@ -96,8 +101,7 @@ class LiveRun:
         options = plan.options
         setting = Setting(
             folder=self.folder,
-            deck=plan.deck.id,
-            images=plan.deck.images,
+            deck=plan.deck,
             limits=Limits(options.job_seconds, int(options.job_memory * 2**30)),
             lanes=options.lanes or environment.usable_cores(),
         )

@@ -33,7 +33,7 @@ OPTIONS = (
     Option("check", "list", "A check to judge, such as parity.boxes. Default: all.", "ID"),
     Option("adapter", "list", "One more backend, from a file: docs/adapters.md says how to write it.", "FILE.py:NAME"),
     Option("require", "list", "Fail when this backend, model or device was not checked.", "NAME"),
-    Option("quick", "flag", "One model a family and a small deck."),
+    Option("quick", "flag", "One model a family, a small deck, no timing."),
     Option("full", "flag", "Every variant."),
     Option("out", "one", "The run's folder. Default: harness-out/<date and time>.", "DIR"),
     Option("cache", "one", "Where built artifacts are kept. Default: the user's cache folder.", "DIR"),

@@ -38,7 +38,7 @@ class PlannedCell:
     """A cell with all that is known of it before it runs.
 
     ``unmet`` says why it cannot run (a library is not installed, the backend declines); ``broken`` is the cause where a library
-    is installed but does not work: such cells are errored, not declined.
+    is installed but does not work: such cells are errored, not declined. ``timed`` says whether its batch curve is surveyed.
     """
 
     cell: Cell
@@ -47,6 +47,7 @@ class PlannedCell:
     adapter: str
     unmet: str | None = None
     broken: str | None = None
+    timed: bool = True
 
     @property
     def runs(self) -> bool:
@@ -80,8 +81,12 @@ def plan_cells(
 
     ``origins`` maps an adapter's name to what a worker loads it by; ``devices`` are those that exist here; ``states`` maps an
     importable module's name to its state.
+
+    Mended variants are run for, and batch curves surveyed on, the models that were named, in a full run all, else the first of each
+    family: what these show hardly depends on the model, and takes half of the time. A quick run has neither.
     """
     chosen_models = _chosen("model", request.models, models, quick_models if request.scope == "quick" else tuple(models))
+    close = _looked_at_closely(request, chosen_models, models)
     chosen_backends = _chosen("backend", request.backends, adapters, tuple(adapters))
     chosen_devices = _chosen("device", request.devices, DEVICES, devices)
     known = {variant.id for adapter in adapters.values() for variant in adapter.variants}
@@ -90,16 +95,30 @@ def plan_cells(
             raise UnknownName("variant", variant, known)
     backends = [REFERENCE[0], *(name for name in chosen_backends if name != REFERENCE[0])]
     cells = [
-        _planned(models[model], adapters[backend], origins[backend], variant, device, devices, states)
+        dataclasses.replace(
+            _planned(models[model], adapters[backend], origins[backend], variant, device, devices, states),
+            timed=request.scope == "full" or (model in close and variant.mends is None),
+        )
         for model in chosen_models
         for device in _with_reference_device(chosen_devices)
         for backend in backends
         for variant in adapters[backend].variants
-        if _wanted(request, backend, variant, device, chosen_devices)
+        if _wanted(request, backend, variant, device, chosen_devices, model in close)
     ]
     if not any(not cell.is_reference or REFERENCE[0] in chosen_backends for cell in cells):
         raise UsageError("nothing to check: no backend has such a variant", "`harness list` shows backends and their variants.")
     return tuple(cells)
+
+
+def _looked_at_closely(request: Request, chosen: Sequence[str], models: Mapping[str, ModelSpec]) -> Sequence[str]:
+    if request.scope == "quick":
+        return ()
+    if request.models or request.scope == "full":
+        return chosen
+    first: dict[str, str] = {}
+    for model in chosen:
+        first.setdefault(models[model].family, model)
+    return tuple(first.values())
 
 
 def _with_reference_device(devices: Sequence[str]) -> list[str]:
@@ -107,13 +126,15 @@ def _with_reference_device(devices: Sequence[str]) -> list[str]:
     return ["cpu", *(d for d in devices if d != "cpu")]
 
 
-def _wanted(request: Request, backend: str, variant: Variant, device: str, devices: Sequence[str]) -> bool:
+def _wanted(request: Request, backend: str, variant: Variant, device: str, devices: Sequence[str], close: bool) -> bool:
     if (backend, variant.id) == REFERENCE:
         return True
     if device not in devices:
         return False
     if request.variants:
         return variant.id in request.variants
+    if variant.mends is not None and not close:
+        return False
     return variant.base or request.scope == "full"
 
 
@@ -146,20 +167,17 @@ def _planned(
     return dataclasses.replace(cell, unmet=adapter.declines(spec, variant, device))
 
 
-def checks_for(cell: PlannedCell, scope: str = "default") -> tuple[Check, ...]:
-    """The checks planned for a cell: all that its kind can be asked, only `contract.opens` where it cannot run.
-
-    A mended variant is timed in a full run alone: it is there to show that the documented route can be made right.
-    """
-    return tuple(check for check in CHECKS.values() if _applies(check, cell, scope))
+def checks_for(cell: PlannedCell) -> tuple[Check, ...]:
+    """The checks planned for a cell: all that its kind can be asked, only `contract.opens` where it cannot run."""
+    return tuple(check for check in CHECKS.values() if _applies(check, cell))
 
 
-def _applies(check: Check, cell: PlannedCell, scope: str) -> bool:
+def _applies(check: Check, cell: PlannedCell) -> bool:
     if check.id == "contract.opens":
         return True
     if not cell.runs:
         return False
-    if check.suite == "throughput" and cell.variant.mends and scope != "full":
+    if check.suite == "throughput" and not cell.timed:
         return False
     is_origin = cell.is_reference and cell.cell.device == "cpu"
     if check.suite == "reference":

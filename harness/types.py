@@ -316,9 +316,9 @@ class TimingPoint:
     warmup_calls: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """What one job left behind. Times in seconds, sizes in bytes; ``answers`` by image id, in the deck's order.
+    """What one job left behind. Times in seconds, sizes in bytes; ``answers`` by image id, in the deck's order. Equal to itself.
 
     Build observations also carry ``source`` (the restoration of the live model before saving), ``source_after`` (the same after
     saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process) and ``resaved`` (saved from

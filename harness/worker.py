@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import gc
 import json
 import os
 import resource
@@ -20,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from harness import isolation
 from harness.errors import Broken, HarnessError, Unavailable
@@ -39,8 +42,9 @@ class Order:
     """Everything a worker needs to run one job; plain JSON on disk.
 
     ``adapter`` is a name of the registry or ``file.py:NAME``. ``artifact`` is the folder to build into, or the moved copy to
-    open. ``source`` is the folder of the source checkpoint (`Family.materialise`), which a fidelity job finds empty. ``deck``
-    names the deck, ``images`` the ids to answer, in order. ``import_paths`` are put before `sys.path`.
+    open. ``source`` is the folder of the source checkpoint (`Family.materialise`), which a fidelity job finds empty.
+    ``pictures`` is the file of the deck's `Pixels` by id (npz), ``images`` the ids to answer, in order, ``sample`` the id to trace
+    with. ``import_paths`` are put before `sys.path`.
     """
 
     job: Job
@@ -49,8 +53,9 @@ class Order:
     adapter: str
     artifact: str
     source: str
-    deck: str
+    pictures: str
     images: tuple[str, ...]
+    sample: str
     observation: str
     scratch: str
     matplotlib_cache: str
@@ -138,7 +143,7 @@ def _build(order: Order, stage: _Stage) -> Observation:
     stage.enter("build model")
     source = Path(order.source)
     source.mkdir(parents=True, exist_ok=True)
-    model = kind.build(order.spec, kind.materialise(order.spec, source), _sample(order))
+    model = kind.build(order.spec, kind.materialise(order.spec, source), _picture(order, order.sample))
     perturb(model.module, order.seed)
 
     def state() -> Restoration:
@@ -256,18 +261,14 @@ def _groups(images: Sequence[tuple[str, Pixels]], batch: int) -> Iterator[list[t
 
 
 def _pixels(order: Order) -> Iterator[tuple[str, Pixels]]:
-    from harness.fixtures.decks import deck
-
-    source = deck(order.deck)
     for name in order.images:
-        yield name, source.pixels(name)
+        yield name, _picture(order, name)
 
 
-def _sample(order: Order) -> Pixels:
-    from harness.fixtures.decks import deck
-
-    source = deck(order.deck)
-    return source.pixels(source.sample)
+def _picture(order: Order, name: str) -> Pixels:
+    with np.load(order.pictures, allow_pickle=False) as pictures:
+        pixels: Pixels = pictures[name]
+        return pixels
 
 
 def _adapter(order: Order) -> Any:
@@ -280,8 +281,10 @@ def _adapter(order: Order) -> Any:
 def _opened(order: Order, artifact: Path) -> Iterator[Detector]:
     from harness.sessions import opened
 
-    options: Mapping[str, Any] = {**order.variant.open, "threads": order.job.load.threads}
+    margins = order.job.purpose is not Purpose.TIMING
+    options: Mapping[str, Any] = {**order.variant.open, "threads": order.job.load.threads, "margins": margins}
     with opened(_adapter(order), artifact, dataclasses.replace(order.variant, open=options), order) as detector:
+        gc.enable()
         yield detector
 
 
@@ -294,6 +297,8 @@ def _empty(folder: Path) -> Path:
 
 def main() -> None:
     """Entry point of a fresh process: one argument, the order's file."""
+    # Importing torch makes a million objects that live for ever: looking through them for garbage is a fifth of the time.
+    gc.disable()
     run_order(Order.read(Path(sys.argv[1])))
 
 

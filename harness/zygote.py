@@ -7,6 +7,7 @@ is gone. Ends when its standard input closes.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -26,7 +27,11 @@ def main() -> None:
     """Serve until standard input closes."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    gc.disable()
     _preload()
+    # What is imported stays: neither this process nor its children look through it for garbage.
+    gc.freeze()
+    gc.enable()
     wake_in, wake_out = os.pipe()
     os.set_blocking(wake_out, False)
     signal.set_wakeup_fd(wake_out)

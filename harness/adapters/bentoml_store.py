@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,12 @@ class StoreSession:
         """A predictor is called as a predictor; a module is fed by its family, from the configuration that came with it."""
         if self._predictor is not None:
             return predict_each(self._predictor, images)
-        kind = family(self._spec.family)
-        # bentoml.pytorch keeps no configuration; the family's own is made from the spec, as a user's code would.
-        config = kind.construct(self._spec)[1] if self._config is None else self._config
-        return kind.predict(self._module, config, images)
+        return family(self._spec.family).predict(self._module, self._settings, images)
+
+    @cached_property
+    def _settings(self) -> Any:
+        """`bentoml.pytorch` keeps no configuration; the family's own is made from the spec, as a user's code would, once."""
+        return family(self._spec.family).construct(self._spec)[1] if self._config is None else self._config
 
 
 class BentomlStore:

@@ -84,8 +84,8 @@ class EagerSession:
 
     batching = "one tensor of equally sized images"
 
-    def __init__(self, spec: ModelSpec, module: Any, config: Any) -> None:
-        self._spec, self._module, self._config = spec, module, config
+    def __init__(self, spec: ModelSpec, module: Any, config: Any, margins: bool) -> None:
+        self._spec, self._module, self._config, self._margins = spec, module, config, margins
 
     @property
     def effective(self) -> Effective:
@@ -99,7 +99,7 @@ class EagerSession:
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
         """`Family.predict`."""
-        return family(self._spec.family).predict(self._module, self._config, images)
+        return family(self._spec.family).predict(self._module, self._config, images, self._margins)
 
 
 class TorchEager:
@@ -124,14 +124,17 @@ class TorchEager:
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[EagerSession]:
-        """The module in eval mode on ``device``. Raises `HarnessError` unless every tensor fits, name by name."""
+        """The module in eval mode on ``device``. Raises `HarnessError` unless every tensor fits, name by name.
+
+        ``variant.open``: ``margins``, as `Family.predict` has it.
+        """
         from safetensors.torch import load_file
 
         spec = read_spec(artifact / _SPEC)
         module, config = family(spec.family).construct(spec)
         _fill(module, load_file(artifact / _TENSORS))
         with full_fp32():
-            yield EagerSession(spec, module.to(device).eval(), config)
+            yield EagerSession(spec, module.to(device).eval(), config, bool(variant.open.get("margins", False)))
 
 
 def _fill(module: Any, tensors: dict[str, Any]) -> None:

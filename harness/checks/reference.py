@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from harness import levels
@@ -21,7 +23,7 @@ class NoiseFloor(NamedTuple):
 
 def noise_floor(evidence: Evidence) -> NoiseFloor:
     """F of the reference that this evidence is judged against; zero, so that no level is raised, where nothing was repeated."""
-    return _widest(_repeats(evidence.reference[Purpose.PARITY], evidence))
+    return _widest(_repeats(evidence.reference[Purpose.PARITY], evidence.floors, limits(evidence, levels.SCORE)))
 
 
 def limits(evidence: Evidence, score_tolerance: float) -> Limits:
@@ -37,7 +39,7 @@ def stable(evidence: Evidence) -> Judgement:
         if floor.error is not None:
             return Judgement(Status.ERRORED, f"not established: {broke(floor)}")
     own = evidence.observed[Purpose.PARITY]
-    repeats = _repeats(own, evidence)
+    repeats = _repeats(own, evidence.floors, limits(evidence, levels.SCORE))
     measures = _measures(repeats)
     compared, equal = 0, 0
     for floor, found in zip(evidence.floors, repeats, strict=True):
@@ -53,19 +55,19 @@ def stable(evidence: Evidence) -> Judgement:
     return Judgement(Status.PASSED, words, compared, measures)
 
 
-def _repeats(reference: Observation, evidence: Evidence) -> list[Comparison]:
-    """The reference against each repeat that answered, masks left out."""
-    tolerance = limits(evidence, levels.SCORE)
-    answered = (floor.answers for floor in evidence.floors if floor.error is None)
-    return [compare(reference.answers, answers, tolerance, masks=False) for answers in answered]
+@lru_cache(maxsize=16)
+def _repeats(reference: Observation, floors: tuple[Observation, ...], tolerance: Limits) -> tuple[Comparison, ...]:
+    """The reference against each repeat that answered, masks left out; kept, because every parity check of a model asks for it."""
+    answered = (floor.answers for floor in floors if floor.error is None)
+    return tuple(compare(reference.answers, answers, tolerance, masks=False) for answers in answered)
 
 
-def _widest(repeats: list[Comparison]) -> NoiseFloor:
+def _widest(repeats: Sequence[Comparison]) -> NoiseFloor:
     score, box_px = (max((r.worst(name) for r in repeats), default=0.0) for name in ("score", "box_px"))
     return NoiseFloor(score, box_px)
 
 
-def _measures(repeats: list[Comparison]) -> tuple[Measure, ...]:
+def _measures(repeats: Sequence[Comparison]) -> tuple[Measure, ...]:
     floor = _widest(repeats)
     unmatched = sum(r.missing + r.extra for r in repeats)
     return (

@@ -76,8 +76,12 @@ class Family(Protocol):
     def processor(self, spec: ModelSpec) -> Processor:
         """The preprocessing and postprocessing around the model's graph."""
 
-    def predict(self, module: Any, config: Any, images: Sequence[Pixels]) -> list[Detections]:
-        """Answer with a live module; images of equal size go in as one batch, others one by one, in order."""
+    def predict(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False) -> list[Detections]:
+        """Answer with a live module; images of equal size go in as one batch, others one by one, in order.
+
+        With ``margins`` the mask pixels near the threshold are marked (`Masks.near`): what the reference is asked for, and nobody
+        whose time is taken.
+        """
 
     def config_text(self, config: Any) -> str:
         """The configuration as text, equal for equal configurations."""

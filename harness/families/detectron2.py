@@ -231,17 +231,18 @@ class _Detectron2:
         """`_Processor` of the spec's configuration."""
         return _Processor(spec)
 
-    def predict(self, module: Any, config: Any, images: Sequence[Pixels]) -> list[Detections]:
+    def predict(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False) -> list[Detections]:
         """Answer with the live module, on the device where it is; images of equal size go in as one batch."""
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             by_size.setdefault(image.shape, []).append(index)
         answers: dict[int, Detections] = {}
         for indices in by_size.values():
-            answers.update(zip(indices, self._predict_batch(module, config, [images[i] for i in indices]), strict=True))
+            batch = [images[i] for i in indices]
+            answers.update(zip(indices, self._predict_batch(module, config, batch, margins), strict=True))
         return [answers[index] for index in range(len(images))]
 
-    def _predict_batch(self, module: Any, config: Any, images: Sequence[Pixels]) -> list[Detections]:
+    def _predict_batch(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool) -> list[Detections]:
         import torch
         from detectron2.modeling import GeneralizedRCNN
 
@@ -255,7 +256,7 @@ class _Detectron2:
                 return [detections_of(answer["instances"]) for answer in module(inputs)]
             # The two halves of what calling the module does, so that the masks' probabilities can be seen in between.
             raw = module.inference(inputs, do_postprocess=False)
-            return [detections_in_frame(one, *size) for one, size in zip(raw, sizes, strict=True)]
+            return [detections_in_frame(one, height, width, margins) for one, (height, width) in zip(raw, sizes, strict=True)]
 
     def losses(self, module: Any, config: Any, images: Sequence[Pixels], truths: Sequence[Truth]) -> dict[str, torch.Tensor]:
         """The training losses by name, scalars with gradients, of ``uint8 [H, W, 3]`` images and their truths."""

@@ -54,11 +54,14 @@ def _at_original_size(raw: Any, height: int, width: int) -> Any:
     return detector_postprocess(raw, height, width, MASK_THRESHOLD)
 
 
-def detections_in_frame(raw: Any, height: int, width: int) -> Detections:
-    """``Instances`` of the resized frame as detections of the original image, threshold pixels of the masks marked."""
+def detections_in_frame(raw: Any, height: int, width: int, margins: bool = False) -> Detections:
+    """``Instances`` of the resized frame as detections of the original image.
+
+    With ``margins`` the pixels near the masks' threshold are marked, which costs two pastings more.
+    """
     from detectron2.layers.mask_ops import paste_masks_in_image
 
-    if not raw.has("pred_masks"):
+    if not margins or not raw.has("pred_masks"):
         return detections_of(_at_original_size(raw, height, width))
     # As a field of its own the probabilities pass through the same selection as the boxes they will be pasted into.
     raw.set(_PROBABILITIES, raw.pred_masks[:, 0])

@@ -47,7 +47,13 @@ class Truth(Protocol):
 
 
 class TorchvisionProcessor:
-    """`prepare` scales to 0..1 and puts the channels first; `finish` counts labels from 0 and thresholds the soft masks."""
+    """`prepare` scales to 0..1 and puts the channels first; `finish` counts labels from 0 and thresholds the soft masks.
+
+    With ``margins`` it marks the pixels near that threshold too.
+    """
+
+    def __init__(self, margins: bool = False) -> None:
+        self._margins = margins
 
     def prepare(self, image: Pixels) -> Tensors:
         """``{"image": float32 [3, H, W]}`` in 0..1, RGB, at the picture's own size."""
@@ -58,7 +64,8 @@ class TorchvisionProcessor:
         masks = None
         if "masks" in outputs:
             soft = np.asarray(outputs["masks"], dtype=np.float32).reshape(-1, *image.shape[:2])
-            masks = Masks.from_full(soft >= MASK_THRESHOLD, np.abs(soft - np.float32(MASK_THRESHOLD)) <= MASK_NEAR)
+            near = np.abs(soft - np.float32(MASK_THRESHOLD)) <= MASK_NEAR if self._margins else None
+            masks = Masks.from_full(soft >= MASK_THRESHOLD, near)
         return Detections(
             np.asarray(outputs["boxes"], dtype=np.float32).reshape(-1, 4),
             np.asarray(outputs["scores"], dtype=np.float32).reshape(-1),
@@ -125,11 +132,11 @@ class TorchvisionFamily:
         """The same for every spec: sizes, means and thresholds are inside the module."""
         return TorchvisionProcessor()
 
-    def predict(self, module: Any, config: Any, images: Sequence[Pixels]) -> list[Detections]:
+    def predict(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False) -> list[Detections]:
         """Answers in order; pictures of one size go in as one list, so that nothing is padded to a neighbour's size."""
         import torch
 
-        ends = TorchvisionProcessor()
+        ends = TorchvisionProcessor(margins)
         device = next(module.parameters()).device
         answers: dict[int, Detections] = {}
         with torch.no_grad():

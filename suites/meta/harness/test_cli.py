@@ -41,6 +41,7 @@ def harness(*words: str | Path, cwd: Path | None = None, **variables: str) -> su
         (["--quick", "--full"], "exclude each other"),
         (["--job-seconds", "soon"], "no positive number"),
         (["--backend", "openvino_ir", "--variant", "pytorch"], "nothing to check"),
+        (["--quick", "--check", "throughput.batch_curve"], "timings not of a quick run"),
     ],
 )
 def test_wrong_words_are_exit_2_and_say_what_is_right(words: list[str], said: str) -> None:
@@ -155,7 +156,11 @@ def test_two_runs_at_once_in_one_folder_are_told_apart(tmp_path: Path) -> None:
     while not (out / "run.jsonl").is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    second = harness("run", *SHORT, "--out", out)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot be done before the second begins
+    try:
+        second = harness("run", *SHORT, "--out", out)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert "another run is using" in second.stderr
     assert first.wait(timeout=180) == 0

@@ -40,17 +40,21 @@ def spec(name: str, family: str = "torchvision", task: str = "detection") -> Mod
 
 
 MODELS = {"one": spec("one"), "two": spec("two", "detectron2", "segmentation")}
+THREE = {**MODELS, "three": spec("three")}
 ADAPTERS = {
     "torch_eager": Named("torch_eager", (Variant("fp32"),)),
-    "runtime": Named("runtime", (Variant("base"), Variant("extra", base=False)), ("runtimelib",)),
+    "runtime": Named("runtime", (Variant("base"), Variant("fixed", mends="base"), Variant("extra", base=False)), ("runtimelib",)),
     "picky": Named("picky", refuses={"two": "it cannot"}),
 }
 
 
 def planned(
-    request: Request, devices: tuple[str, ...] = ("cpu",), states: dict[str, State] | None = None
+    request: Request,
+    devices: tuple[str, ...] = ("cpu",),
+    states: dict[str, State] | None = None,
+    models: dict[str, ModelSpec] = MODELS,
 ) -> tuple[PlannedCell, ...]:
-    return plan_cells(request, MODELS, ("one",), ADAPTERS, {name: name for name in ADAPTERS}, devices, states or {})
+    return plan_cells(request, models, ("one",), ADAPTERS, {name: name for name in ADAPTERS}, devices, states or {})
 
 
 def names(cells: tuple[PlannedCell, ...]) -> list[str]:
@@ -58,9 +62,9 @@ def names(cells: tuple[PlannedCell, ...]) -> list[str]:
 
 
 def test_default_holds_every_model_and_backend_in_base_variants_reference_first() -> None:
-    assert names(planned(Request())) == [
-        f"{model}/{backend}@cpu" for model in MODELS for backend in ("torch_eager[fp32]", "runtime[base]", "picky[base]")
-    ]
+    backends = ("torch_eager[fp32]", "runtime[base]", "picky[base]")
+    found = [name for name in names(planned(Request())) if "[fixed]" not in name]
+    assert found == [f"{model}/{backend}@cpu" for model in MODELS for backend in backends]
 
 
 def test_full_adds_variants_and_quick_takes_fewer_models() -> None:
@@ -120,10 +124,37 @@ def test_masks_are_asked_of_segmentation_models_alone_and_parity_not_of_the_refe
     assert "reference.stable" not in ids["one/runtime[base]@cpu"]
 
 
-def test_a_mended_variant_is_timed_in_a_full_run_alone() -> None:
-    cell = PlannedCell(Cell("one", "runtime", "fixed", "cpu"), MODELS["one"], Variant("fixed", mends="base"), "runtime")
-    default, full = ({check.id for check in checks_for(cell, scope)} for scope in ("default", "full"))
-    assert full - default == {"throughput.batch_curve"}
+def timed(request: Request) -> set[str]:
+    cells = planned(request, models=THREE)
+    return {str(c.cell) for c in cells if "throughput.batch_curve" in {check.id for check in checks_for(c)}}
+
+
+def test_a_default_run_times_one_model_a_family_and_mends_no_other() -> None:
+    found = {name for name in names(planned(Request(), models=THREE)) if "[fixed]" in name}
+    assert found == {"one/runtime[fixed]@cpu", "two/runtime[fixed]@cpu"}
+    assert {name.split("/")[0] for name in timed(Request())} == {"one", "two"}
+    assert not {name for name in timed(Request()) if "[fixed]" in name}
+
+
+def test_a_model_that_is_named_is_looked_at_closely() -> None:
+    request = Request(models=("three",))
+    assert "three/runtime[fixed]@cpu" in names(planned(request, models=THREE))
+    assert timed(request) == {"three/torch_eager[fp32]@cpu", "three/runtime[base]@cpu", "three/picky[base]@cpu"}
+
+
+def test_a_mended_variant_that_is_named_is_run_for_every_model() -> None:
+    assert {f"{m}/runtime[fixed]@cpu" for m in MODELS} <= set(names(planned(Request(variants=("fixed",)))))
+
+
+def test_a_quick_run_neither_times_nor_mends() -> None:
+    for request in (Request(scope="quick"), Request(models=("one",), scope="quick")):
+        assert "one/runtime[fixed]@cpu" not in names(planned(request))
+        assert not timed(request)
+
+
+def test_a_full_run_times_every_cell() -> None:
+    request = Request(scope="full")
+    assert timed(request) == {str(c.cell) for c in planned(request, models=THREE) if c.runs}
 
 
 def test_cuda_eager_is_judged_against_cpu_eager() -> None:
@@ -140,7 +171,8 @@ def test_jobs_are_each_there_once_with_reference_and_floors_and_builds_come_firs
     for cell in cells:
         own = [j.purpose for j in jobs if j.cell == cell.cell]
         assert own[0] is Purpose.BUILD
-        assert {Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.TIMING} <= set(own)
+        assert {Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY} <= set(own)
+        assert (Purpose.TIMING in own) == cell.timed
 
 
 def test_one_kept_check_needs_only_its_own_jobs() -> None:

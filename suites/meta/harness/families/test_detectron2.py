@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.checks.differences import unequal
 from harness.errors import Broken, HarnessError, MalformedDetections, Unavailable, UnreadableConfig, WrongDigest
 from harness.families import Model, family
 from harness.families import detectron2 as detectron2_family
@@ -67,8 +68,8 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Live(model, (*scenes, np.full((100, 140, 3), 90, np.uint8)))
 
 
-def answers(model: Model, picture: Pixels) -> Detections:
-    return FAMILY.predict(model.module, model.config, [picture])[0]
+def answers(model: Model, picture: Pixels, margins: bool = False) -> Detections:
+    return FAMILY.predict(model.module, model.config, [picture], margins)[0]
 
 
 def assert_bit_equal(found: Detections, instances: Any) -> None:
@@ -229,13 +230,16 @@ def test_near_pixels_are_those_on_the_threshold(live: Live) -> None:
     from detectron2.layers.mask_ops import paste_masks_in_image
 
     picture = live.pictures[1]
-    found, instances = answers(live.model, picture), live.predictor(picture[:, :, ::-1])["instances"]
+    found, instances = answers(live.model, picture, margins=True), live.predictor(picture[:, :, ::-1])["instances"]
     # A negative threshold makes Detectron2 paste probabilities, as bytes: floor(255 p).
     soft = paste_masks_in_image(traced(live, picture)[2][:, 0], instances.pred_boxes, picture.shape[:2], threshold=-1).numpy()
     near = np.stack([found.masks.near(index) for index in range(len(found))])
     assert near.any()
     assert not (near & ((soft < 124) | (soft > 130))).any()
     assert near[(soft >= 125) & (soft <= 129)].all()
+    unmarked = answers(live.model, picture)
+    assert unequal(found, unmarked) == ""
+    assert unmarked.masks.near_crops is None
 
 
 def test_the_spec_sets_threshold_cap_and_classes() -> None:

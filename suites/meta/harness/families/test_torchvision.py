@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.checks.differences import unequal
 from harness.errors import UnreadableConfig, WrongDigest
 from harness.families import Model
 from harness.families.attached import attached_for
-from harness.families.torchvision import FAMILY
+from harness.families.torchvision import FAMILY, TorchvisionProcessor
 from harness.fixtures.decks import deck
 from harness.fixtures.models import MODELS
 from harness.types import Detections, ModelSpec, Pixels, Weights
@@ -91,7 +92,7 @@ def test_finish_counts_classes_from_zero_and_thresholds_masks() -> None:
         "scores": np.array([0.9, 0.2], dtype=np.float64),
         "masks": soft,
     }
-    found = FAMILY.processor(SPECS["tv_maskrcnn_tiny"]).finish(outputs, image)
+    found = TorchvisionProcessor(margins=True).finish(outputs, image)
     assert found.labels.tolist() == [0, 2]
     assert found.boxes_xyxy_px.dtype == found.scores.dtype == np.float32
     assert found.masks is not None
@@ -100,6 +101,10 @@ def test_finish_counts_classes_from_zero_and_thresholds_masks() -> None:
     assert near is not None
     assert np.argwhere(near).tolist() == [[1, 1], [1, 2]]
     assert np.argwhere(found.masks.full(1)).tolist() == [[3, 5]]
+    unmarked = TorchvisionProcessor().finish(outputs, image)
+    assert unequal(found, unmarked) == ""
+    assert unmarked.masks is not None
+    assert unmarked.masks.near_crops is None
 
 
 @pytest.mark.parametrize("masks", [False, True])
