@@ -47,7 +47,7 @@ class Plan:
         for name in options.check:
             if name not in CHECKS:
                 raise UnknownName("check", name, CHECKS)
-        request = Request(options.model, self._backends(), options.variant, options.device, options.scope)
+        request = Request(options.model, self._backends(), options.variant, options.device, options.scope, tuple(self.as_typed))
         origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
         self.cells = plan_cells(
             request, self.models, QUICK_MODELS, self.adapters, origins, self.devices, _states(self.adapters, self.models)

@@ -24,13 +24,19 @@ _COSTS_S = {Purpose.BUILD: 6.0, Purpose.PARITY: 3.0, Purpose.FIDELITY: 6.0, Purp
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for. Empty tuples mean all; ``scope`` is default, quick or full."""
+    """What the user asked for. Empty tuples mean all; ``scope`` is default, quick or full; ``files`` are backends given as files."""
 
     models: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     scope: str = "default"
+    files: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The backends that were asked for by name or file."""
+        return (*self.backends, *self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def plan_cells(
         for device in _with_reference_device(chosen_devices)
         for backend in backends
         for variant in adapters[backend].variants
-        if _wanted(request, backend, variant, device, chosen_devices, model in close)
+        if _wanted(request, adapters[backend], variant, device, chosen_devices, model in close)
     ]
     if not any(not cell.is_reference or REFERENCE[0] in chosen_backends for cell in cells):
         raise UsageError("nothing to check: no backend has such a variant", "`harness list` shows backends and their variants.")
@@ -126,8 +132,8 @@ def _with_reference_device(devices: Sequence[str]) -> list[str]:
     return ["cpu", *(d for d in devices if d != "cpu")]
 
 
-def _wanted(request: Request, backend: str, variant: Variant, device: str, devices: Sequence[str], close: bool) -> bool:
-    if (backend, variant.id) == REFERENCE:
+def _wanted(request: Request, adapter: Adapter, variant: Variant, device: str, devices: Sequence[str], close: bool) -> bool:
+    if (adapter.name, variant.id) == REFERENCE:
         return True
     if device not in devices:
         return False
@@ -135,7 +141,9 @@ def _wanted(request: Request, backend: str, variant: Variant, device: str, devic
         return variant.id in request.variants
     if variant.mends is not None and not close:
         return False
-    return variant.base or request.scope == "full"
+    # A backend may have no base variant: then it is for full runs, and its first variant for whoever names the backend.
+    first = variant == adapter.variants[0] and not any(other.base for other in adapter.variants)
+    return variant.base or request.scope == "full" or (first and adapter.name in request.named)
 
 
 def _chosen(kind: str, asked: Sequence[str], valid: Iterable[str], default: Sequence[str]) -> tuple[str, ...]:

@@ -126,7 +126,8 @@ def test_required_but_not_checked_is_a_finding(tmp_path: Path) -> None:
     assert "required, but not checked: openvino_ir" in done.stderr
 
 
-def test_an_interrupted_run_is_kept_says_so_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)], ids=["ctrl-c", "terminated twice"])
+def test_an_interrupted_run_is_kept_says_so_and_leaves_no_process(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "harness.cli", "run", *MODEL, "--out", str(out), "--cache", str(tmp_path / "cache")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -136,7 +137,9 @@ def test_an_interrupted_run_is_kept_says_so_and_leaves_no_process(tmp_path: Path
         assert process.poll() is None
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.2)
     process.communicate(timeout=60)
     assert process.returncode == 130
     run = read_run(out)

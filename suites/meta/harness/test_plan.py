@@ -53,8 +53,9 @@ def planned(
     devices: tuple[str, ...] = ("cpu",),
     states: dict[str, State] | None = None,
     models: dict[str, ModelSpec] = MODELS,
+    adapters: dict[str, Named] = ADAPTERS,
 ) -> tuple[PlannedCell, ...]:
-    return plan_cells(request, models, ("one",), ADAPTERS, {name: name for name in ADAPTERS}, devices, states or {})
+    return plan_cells(request, models, ("one",), adapters, {name: name for name in adapters}, devices, states or {})
 
 
 def names(cells: tuple[PlannedCell, ...]) -> list[str]:
@@ -70,6 +71,18 @@ def test_default_holds_every_model_and_backend_in_base_variants_reference_first(
 def test_full_adds_variants_and_quick_takes_fewer_models() -> None:
     assert "one/runtime[extra]@cpu" in names(planned(Request(scope="full")))
     assert {c.cell.model for c in planned(Request(scope="quick"))} == {"one"}
+
+
+def test_a_backend_without_a_base_variant_runs_when_it_is_named() -> None:
+    adapters = {**ADAPTERS, "rare": Named("rare", (Variant("first", base=False), Variant("second", base=False)))}
+    first, second = "one/rare[first]@cpu", "one/rare[second]@cpu"
+    for request, expected in (
+        (Request(models=("one",)), []),
+        (Request(models=("one",), backends=("rare",), scope="quick"), [first]),
+        (Request(models=("one",), files=("rare",)), [first]),
+        (Request(models=("one",), scope="full"), [first, second]),
+    ):
+        assert [name for name in names(planned(request, adapters=adapters)) if "rare" in name] == expected
 
 
 def test_the_reference_is_there_even_when_not_asked_for() -> None:
