@@ -24,7 +24,10 @@ _COSTS_S = {Purpose.BUILD: 6.0, Purpose.PARITY: 3.0, Purpose.FIDELITY: 6.0, Purp
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for. Empty tuples mean all; ``scope`` is default, quick or full; ``files`` are backends given as files."""
+    """What the user asked for. Empty tuples mean all; ``scope`` is default, quick or full.
+
+    ``files`` are backends given as files.
+    """
 
     models: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()

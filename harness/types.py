@@ -186,7 +186,8 @@ class Variant:
     """One way to use a backend. ``build`` options are part of the artifact; ``open`` options are not.
 
     ``precision`` is the class asked for (`Effective.precision` is what the runtime says it did). ``base`` variants make up the
-    default run, the others ``--full`` (and the first of a backend that has none but those, whoever names it). ``mends`` names the documented variant that this one repairs.
+    default run, the others ``--full``; a backend may have none, then whoever names it gets its first. ``mends`` names the
+    documented variant that this one repairs.
     """
 
     id: str
