@@ -100,7 +100,7 @@ def test_the_adapter_of_the_guide_is_short(backend: Path) -> None:
 
 def test_the_adapter_of_the_guide_goes_through_every_suite(installed: Installed, backend: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ["run", "--quick", "--adapter", f"{backend}:ADAPTER", "--backend", "torch_pickle", "--model", MODEL]
+    words = ["run", "--model", MODEL, "--adapter", f"{backend}:ADAPTER", "--backend", "torch_pickle"]
     done = installed.run("harness", *words, "--device", "cpu", "--out", out, "--cache", tmp_path / "cache")
     assert done.returncode == 0, done.stdout + done.stderr
     statuses = statuses_of(out, "torch_pickle")
