@@ -22,7 +22,9 @@ import numpy as np
 
 from harness import isolation
 from harness.artifacts import Artifacts
+from harness.errors import RunFolderError
 from harness.fixtures.decks import Deck
+from harness.journal import unwritable
 from harness.observations import OBSERVATION_FILE, read_observation, write_observation
 from harness.plan import PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
@@ -73,20 +75,25 @@ class Executor:
         self._artifacts = artifacts
         self._progress = progress
         self._done = {job: threading.Event() for job in jobs}
+        self._unwritten: dict[Job, Observation] = {}
         self._stop = threading.Event()
         self._judged = threading.Event()
         self._work = setting.folder / "work"
         self._work.mkdir(parents=True, exist_ok=True)
+        self._pictures = self._work / "pictures.npz"
         self._matplotlib = self._work / "matplotlib"
         quiet = isolation.environment(self._work / "zygote", 0, self._matplotlib)
         self._forker = Forker(self._work / "zygote.log", quiet)
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin. Raises `WrongDigest` when a picture is not the pinned one."""
-        self._pictures = self._work / "pictures.npz"
+        """Begin. Raises `WrongDigest` when a picture is not the pinned one, `RunFolderError` when the disk is full."""
         deck = self._setting.deck
-        np.savez(self._pictures, allow_pickle=False, **{image.id: deck.pixels(image.id) for image in deck.images})
+        pictures = {image.id: deck.pixels(image.id) for image in deck.images}
+        try:
+            np.savez(self._pictures, allow_pickle=False, **pictures)
+        except OSError as error:
+            raise unwritable(self._setting.folder, error) from error
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,6 +123,8 @@ class Executor:
         if job.purpose is Purpose.TIMING:
             self._judged.set()
         self._done[job].wait()
+        if job in self._unwritten:
+            return self._unwritten[job]
         folder = self.observation_folder(job)
         return read_observation(folder) if (folder / OBSERVATION_FILE).is_file() else None
 
@@ -243,6 +252,9 @@ class Executor:
 
     def _conclude(self, job: Job, observation: Observation) -> None:
         if not (self._stop.is_set() and observation.error is not None and observation.error.kind == "killed"):
-            write_observation(self.observation_folder(job), observation)
+            try:
+                write_observation(self.observation_folder(job), observation)
+            except RunFolderError as error:
+                self._unwritten[job] = Observation(job, error=JobError("raised", "record", str(error)))
         self._done[job].set()
         self._progress(job, "failed" if observation.error else "done")

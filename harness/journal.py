@@ -90,7 +90,7 @@ class RunWriter:
             raise RunFolderError(f"{folder} holds a run already", "Choose another folder with --out.") from error
         except OSError as error:
             self._lock.release()
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         try:
             self._append(header)
         except RunFolderError:
@@ -142,7 +142,7 @@ class RunWriter:
             with suppress(OSError):
                 os.ftruncate(self._stream.fileno(), self._size)
                 os.lseek(self._stream.fileno(), self._size, os.SEEK_SET)
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
         self._digest.update(content)
         self._size += len(content)
 
@@ -170,11 +170,12 @@ def _lock(folder: Path) -> FileLock:
             f"another run is using {folder}", "Wait for it to end, or choose another folder with --out."
         ) from error
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     return lock
 
 
-def _unwritable(folder: Path, error: OSError) -> RunFolderError:
+def unwritable(folder: Path, error: OSError) -> RunFolderError:
+    """What the system said when it would not write to a run's folder, with the cure."""
     return RunFolderError(
         f"cannot write to {folder}: {error.strerror or error}",
         "Free space or set its permissions, or choose another folder with --out.",

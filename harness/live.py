@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, judge
 from harness.document import CellLine
-from harness.errors import UnknownName, UsageError
+from harness.errors import HarnessError, RunFolderError, UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet
 from harness.families.checkpoints import weights_file
 from harness.fixtures.decks import Deck, deck
@@ -106,7 +107,13 @@ class LiveRun:
             lanes=options.lanes or environment.usable_cores(),
         )
         self._executor = Executor(setting, plan.cells, self.jobs, plan.artifacts(), self._progress)
-        self._executor.start()
+        try:
+            self._executor.start()
+        except HarnessError as error:
+            self._executor.stop()
+            with suppress(RunFolderError):
+                self._writer.finish(str(error))
+            raise
 
     def verdict(self, check_id: str, cell: Cell) -> Record:
         """Wait for what the check needs, judge it, write the record down and give it."""

@@ -96,6 +96,7 @@ def run_order(order: Order) -> None:
     except Exception as error:  # noqa: BLE001 - a backend's crash becomes a status, never this program's own
         observation = Observation(order.job, error=_describe(error, stage.name))
     observation = dataclasses.replace(observation, isolation=isolated, peak_rss_bytes=_own_peak_bytes())
+    stage.enter("record")
     write_observation(Path(order.observation), observation)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -118,6 +119,19 @@ def test_a_run_leaves_a_page_that_is_rendered_again_byte_for_byte(tmp_path: Path
     again = harness("run", *SHORT, "--out", out)
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
+
+
+def test_a_disk_that_fills_before_the_first_job_is_exit_2_and_the_run_says_so(tmp_path: Path) -> None:
+    def no_large_file() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    command = [sys.executable, "-m", "harness.cli", "run", *SHORT, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, preexec_fn=no_large_file)
+    assert done.returncode == 2
+    assert f"cannot write to {tmp_path / 'run'}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot write" in (read_run(tmp_path / "run").cut_off or "")
+    assert not (tmp_path / "run" / "work").exists()
 
 
 def test_required_but_not_checked_is_a_finding(tmp_path: Path) -> None:
