@@ -207,9 +207,10 @@ class ErrorEntry(Part):
 
 
 class CellLine(Part):
-    """What is known of one cell beside its verdicts. Seconds and bytes; ``predict_s`` are raw calls with one image each.
+    """What is known of one cell beside its verdicts. Seconds and bytes.
 
-    ``declined`` is the sentence with which the backend declined the whole cell.
+    ``predict_s`` are raw warm calls with one image each, by the job that runs alone: the first point of ``curve``. ``declined`` is
+    the sentence with which the backend declined the whole cell.
     """
 
     kind: Literal["cell"] = "cell"

@@ -91,6 +91,7 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> Cell
     """What is known of a cell from its observations."""
     build, parity, timing = (seen.get(p) for p in (Purpose.BUILD, Purpose.PARITY, Purpose.TIMING))
     effective = parity.effective if parity else timing.effective if timing else None
+    curve = timing.curve if timing else ()
     errors = [o.error for o in seen.values() if o.error is not None]
     peaks = [o.peak_rss_bytes for o in seen.values() if o.peak_rss_bytes is not None and o.job.purpose is not Purpose.BUILD]
     return CellLine(
@@ -110,11 +111,9 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> Cell
         artifact_bytes=build.artifact_bytes if build else None,
         artifact_sha256=build.artifact_sha256 if build else None,
         peak_rss_bytes=max(peaks, default=None),
-        predict_s=parity.predict_s if parity else (),
-        curve=tuple(
-            CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls)
-            for p in (timing.curve if timing else ())
-        ),
+        # Not the parity job's calls: others ran beside those, and the reference was asked for more than its users ask.
+        predict_s=next((point.predict_s for point in curve if point.batch == 1), ()),
+        curve=tuple(CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls) for p in curve),
         isolation=parity.isolation if parity else {},
         notes=tuple(dict.fromkeys(note for o in seen.values() for note in o.notes)),
         declined=planned.unmet,

@@ -51,8 +51,10 @@ def run_liars(folder: Path, names: Mapping[str, object], *words: str) -> tuple[R
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Record]:
     truths = [word for truth in ("onnxruntime_session", "torch_eager") for word in ("--backend", truth)]
+    # The mended export: the documented one has a known fault of its own, which waivers name for the real backend alone.
+    variants = ["--variant", "f32_mended", "--variant", "fp32"]
     names = {**CAUGHT_BY, "reorders": None}
-    run, code = run_liars(tmp_path_factory.mktemp("liars") / "run", names, *truths)
+    run, code = run_liars(tmp_path_factory.mktemp("liars") / "run", names, *truths, *variants)
     assert code == 1
     assert run.cut_off is None
     return {(record.cell.backend, record.check): record for record in run.verdicts}
