@@ -11,14 +11,14 @@ import inspect
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness.digests import tree_sha256
 from harness.errors import InvalidRun
@@ -30,15 +30,9 @@ if TYPE_CHECKING:
     from harness.types import Observation
 
 _HARNESS = Path(__file__).resolve().parent
-_MAKERS = ("perturb.py", "worker.py", "sessions.py", "digests.py")
+_MAKERS = ("perturb.py", "worker.py", "sessions.py", "digests.py", "tracing.py")
+_PATIENCE_S = 0.5
 """Files of this project, beside adapter and family, that decide what an artifact and its build observation hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An entry that this process alone may use for now."""
-
-    folder: Path
 
 
 class Artifacts:
@@ -52,20 +46,30 @@ class Artifacts:
         self._deck_sha256 = deck_sha256
 
     @contextmanager
-    def held(self, planned: PlannedCell) -> Iterator[Held]:
-        """The entry of a cell's artifact, locked against every other run."""
+    def held(self, planned: PlannedCell, stop: threading.Event) -> Iterator[Path | None]:
+        """The entry's folder, locked against every other run; None when ``stop`` was set before another let go."""
         folder = self._root / self.key(planned)
         self._root.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder) + ".lock"):
+        lock = FileLock(str(folder) + ".lock")
+        while not lock.is_locked:
+            if stop.is_set():
+                yield None
+                return
+            with suppress(Timeout):
+                lock.acquire(timeout=_PATIENCE_S)
+        try:
             folder.mkdir(exist_ok=True)
-            self._restore_source(folder)
-            yield Held(folder)
+            self._put_back(folder)
+            yield folder
+        finally:
+            lock.release()
 
     def key(self, planned: PlannedCell) -> str:
         """The entry's name: readable, then a digest of all that decides its content."""
         adapter = self._adapters[planned.cell.backend]
-        sources = [Path(inspect.getfile(type(adapter))), *(_HARNESS / name for name in _MAKERS)]
-        sources += sorted((_HARNESS / "families").glob("*.py"))
+        # Whatever lies beside the adapter may be part of it.
+        beside = Path(inspect.getfile(type(adapter))).parent.glob("*.py")
+        sources = [*sorted(beside), *(_HARNESS / name for name in _MAKERS), *sorted((_HARNESS / "families").glob("*.py"))]
         content = {
             "spec": [planned.spec.id, planned.spec.family, dict(planned.spec.config), planned.spec.weights.sha256],
             "answers": [planned.spec.score_threshold, planned.spec.detection_cap, planned.spec.classes],
@@ -119,24 +123,26 @@ class Artifacts:
         folder.mkdir()
 
     @contextmanager
-    def source_absent(self, folder: Path, absent: bool) -> Iterator[None]:
-        """Take the source checkpoint away for the time of a job."""
-        if not absent:
-            yield
-            return
-        source = self.source(folder)
-        source.rename(folder / "source.away")
+    def away(self, folder: Path, *, artifact: bool, source: bool) -> Iterator[None]:
+        """Take the artifact from where it was built, and the source checkpoint, for the time of a job."""
+        for place, absent in ((self.artifact(folder), artifact), (self.source(folder), source)):
+            if absent:
+                place.rename(_away(place))
         try:
             yield
         finally:
-            self._restore_source(folder)
+            self._put_back(folder)
 
-    def _restore_source(self, folder: Path) -> None:
-        """Put the source back, also after a run that was killed while it was away."""
-        away = folder / "source.away"
-        if away.is_dir():
-            shutil.rmtree(self.source(folder), ignore_errors=True)
-            away.rename(self.source(folder))
+    def _put_back(self, folder: Path) -> None:
+        """Put back what was taken away, also after a run that was killed meanwhile."""
+        for place in (self.artifact(folder), self.source(folder)):
+            if _away(place).is_dir():
+                shutil.rmtree(place, ignore_errors=True)
+                _away(place).rename(place)
 
     def _manifest(self, folder: Path) -> dict[str, str]:
         return {name: tree_sha256(folder / name) for name in ("artifact", "source", "build")}
+
+
+def _away(place: Path) -> Path:
+    return place.with_name(f"{place.name}.away")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -97,9 +97,13 @@ def installed(name: str) -> str | None:
         return None
 
 
-def versions() -> dict[str, str]:
-    """The installed ones among `UNDER_TEST` and `BESIDE`, in that order."""
+def versions(modules: Iterable[str] = ()) -> dict[str, str]:
+    """The installed ones among `UNDER_TEST` and `BESIDE`, in that order, then those of the distributions of these modules."""
     found = {name: installed(name) for name in (*UNDER_TEST, *BESIDE)}
+    unknown = sorted({module.partition(".")[0] for module in modules} - found.keys())
+    owners = packages_distributions() if any(installed(module) is None for module in unknown) else {}
+    others = {name for module in unknown for name in owners.get(module, [module])}
+    found |= {name: installed(name) for name in sorted(others)}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -153,11 +153,11 @@ class Executor:
     def _lane(self, jobs: Sequence[Job]) -> None:
         planned = self._cells[jobs[0].cell.model, jobs[0].cell.backend, jobs[0].cell.variant]
         try:
-            with self._artifacts.held(planned) as held:
+            with self._artifacts.held(planned, self._stop) as held:
                 for job in jobs:
-                    if self._stop.is_set():
+                    if held is None or self._stop.is_set():
                         return
-                    self._one(job, planned, held.folder)
+                    self._one(job, planned, held)
         except Exception as error:  # noqa: BLE001 - our own fault must cost one artifact's jobs, and be told, not hang the run
             for job in jobs:
                 if not self._done[job].is_set():
@@ -168,7 +168,8 @@ class Executor:
         folder = self.observation_folder(job)
         if job.purpose is Purpose.BUILD:
             kept = self._artifacts.kept_build(cached)
-            if kept is not None:
+            # An error may have been this machine's, for a moment: it is never taken from the cache.
+            if kept is not None and kept.error is None:
                 self._conclude(job, dataclasses.replace(kept, job=job, notes=(*kept.notes, "artifact from the cache")))
                 return
             self._artifacts.clear(cached)
@@ -178,7 +179,8 @@ class Executor:
         scratch = self._work / job.slug
         order = self._order(job, planned, cached, scratch)
         self._progress(job, "started")
-        with self._artifacts.source_absent(cached, job.purpose is Purpose.FIDELITY):
+        opens, alone = job.purpose is not Purpose.BUILD, job.purpose is Purpose.FIDELITY
+        with self._artifacts.away(cached, artifact=opens, source=alone):
             ending = self._perform(order, scratch)
         observation = self._read(job, folder, ending, scratch)
         if job.purpose is Purpose.BUILD and observation.build_s is not None:

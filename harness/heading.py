@@ -90,7 +90,9 @@ def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver]
 def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> CellLine:
     """What is known of a cell from its observations."""
     build, parity, timing = (seen.get(p) for p in (Purpose.BUILD, Purpose.PARITY, Purpose.TIMING))
-    effective = parity.effective if parity else timing.effective if timing else None
+    # Where a job ran alone with all threads, its figures; the others ran side by side with one.
+    measured = timing if timing is not None and timing.effective is not None else parity
+    effective = measured.effective if measured else None
     curve = timing.curve if timing else ()
     errors = [o.error for o in seen.values() if o.error is not None]
     peaks = [o.peak_rss_bytes for o in seen.values() if o.peak_rss_bytes is not None and o.job.purpose is not Purpose.BUILD]
@@ -107,11 +109,11 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> Cell
             versions=effective.versions,
         ),
         build_s=build.build_s if build else None,
-        open_s=parity.open_s if parity else None,
+        open_s=measured.open_s if measured else None,
         artifact_bytes=build.artifact_bytes if build else None,
         artifact_sha256=build.artifact_sha256 if build else None,
         peak_rss_bytes=max(peaks, default=None),
-        # Not the parity job's calls: others ran beside those, and the reference was asked for more than its users ask.
+        # Not the parity job's calls: of these the reference is asked for more than its users ask.
         predict_s=next((point.predict_s for point in curve if point.batch == 1), ()),
         curve=tuple(CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls) for p in curve),
         isolation=parity.isolation if parity else {},
@@ -206,20 +208,20 @@ def _unknown(tested: environment.Tested) -> tuple[str, ...]:
     return ("no constraints.txt was found to compare with",) if tested.inside is None else ()
 
 
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]  # git is found where the user has it
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def _commit() -> str | None:
-    """The commit of the checkout, or of the source that pip recorded; None where neither is known."""
+    """The commit of the checkout, marked where files differ from it, or of the source that pip recorded; None where unknown."""
     root = registry.checkout_root()
     if root is not None:
-        done = subprocess.run(  # git is found where the user has it
-            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout.strip() or None
+        commit, changed = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
+        return (f"{commit} (modified)" if changed else commit) or None
     try:
         url = importlib.metadata.distribution("detection-harness").read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:
         return None
-    commit = json.loads(url).get("vcs_info", {}).get("commit_id") if url else None
-    return str(commit) if commit else None
+    recorded = json.loads(url).get("vcs_info", {}).get("commit_id") if url else None
+    return str(recorded) if recorded else None

@@ -16,7 +16,7 @@ import platformdirs
 
 from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
-from harness.checks import CHECKS, Check, Evidence, judge
+from harness.checks import CHECKS, Check, Evidence, Judgement, judge
 from harness.document import CellLine
 from harness.errors import HarnessError, RunFolderError, UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet
@@ -71,7 +71,7 @@ class Plan:
     @cached_property
     def versions(self) -> dict[str, str]:
         """Installed versions of everything that can change an answer."""
-        return environment.versions()
+        return environment.versions(module for adapter in self.adapters.values() for module in adapter.requires)
 
     def artifacts(self) -> Artifacts:
         """The cache of this user, or the one asked for."""
@@ -90,7 +90,7 @@ class LiveRun:
         self._progress = progress
         self._waivers = waivers.load_waivers()
         self._observations: dict[Job, Observation | None] = {}
-        self.records: list[Record] = []
+        self._recorded: dict[Key, Record] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
         self.jobs: tuple[Job, ...] = ()
 
@@ -116,9 +116,23 @@ class LiveRun:
             raise
 
     def verdict(self, check_id: str, cell: Cell) -> Record:
-        """Wait for what the check needs, judge it, write the record down and give it."""
-        check = CHECKS[check_id]
-        judgement = judge(check, self._evidence(check, cell))
+        """Wait for what the check needs, judge it, write the record down and give it; asked again, give the same."""
+        if (check_id, cell) not in self._recorded:
+            self._recorded[check_id, cell] = self._judged(check_id, cell)
+        return self._recorded[check_id, cell]
+
+    @property
+    def records(self) -> list[Record]:
+        """What was judged so far, in its order."""
+        return list(self._recorded.values())
+
+    def _judged(self, check_id: str, cell: Cell) -> Record:
+        check, known = CHECKS[check_id], self._waivers
+        try:
+            judgement = judge(check, self._evidence(check, cell))
+        except Exception as error:  # noqa: BLE001 - answers of any shape may come; one that cannot be judged is told, not lost
+            judgement = Judgement(Status.ERRORED, f"it could not be judged: {type(error).__name__}: {error}")
+            known = ()
         planned = self._by_cell[cell]
         record = Record(
             check=check_id,
@@ -132,12 +146,11 @@ class LiveRun:
         )
         parity = self._observations.get(job(cell, Purpose.PARITY))
         precision = parity.effective.precision if parity is not None and parity.effective is not None else None
-        record = waivers.apply(record, self._waivers, self.plan.versions, datetime.now(UTC).date(), precision)
+        record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
         if record.status is Status.PASSED and self.plan.options.quick:
             # The small deck may miss the pictures that show a divergence: it cannot call a waiver stale.
             record = dataclasses.replace(record, waiver=None)
         self._writer.record(record)
-        self.records.append(record)
         return record
 
     def close(self, cut_off: str | None = None) -> None:

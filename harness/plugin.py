@@ -161,6 +161,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("detection-harness")
     terminalreporter.write_line(text_summary(read_run(run.folder)))
     terminalreporter.write_line(f"page: {run.folder / 'page.html'}")
+    for sentence in run.unmet_requirements():
+        terminalreporter.write_line(sentence)
 
 
 def _publish(run: LiveRun) -> None:

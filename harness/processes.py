@@ -67,6 +67,7 @@ class Forker:
         self._variables = variables
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._parents: dict[int, subprocess.Popen[str]] = {}
         self._pids: dict[int, int] = {}
         self._statuses: dict[int, int] = {}
         self._changed = threading.Condition()
@@ -78,6 +79,7 @@ class Forker:
             process = self._started()
             self._count += 1
             number = self._count
+            self._parents[number] = process
             _tell(process, {"id": number, "order": str(order), "log": str(log)})
         with self._changed:
             while number not in self._pids and process.poll() is None:
@@ -102,7 +104,7 @@ class Forker:
         with self._changed:
             if number in self._statuses:
                 return self._statuses[number]
-        gone = self._process is None or self._process.poll() is not None
+        gone = self._parents[number].poll() is not None
         return -signal.SIGKILL if gone and not psutil.pid_exists(self._pids[number]) else None
 
     def _started(self) -> subprocess.Popen[str]:

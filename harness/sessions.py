@@ -59,7 +59,7 @@ class Detector:
     def synchronise(self) -> None:
         """Wait for the device, so that a clock read afterwards means what it says."""
         torch = sys.modules.get("torch")
-        if self.effective.device.startswith("cuda") and torch is not None:
+        if self._order.job.cell.device.startswith("cuda") and torch is not None:
             torch.cuda.synchronize()
 
     def restoration(self) -> Restoration | None:
@@ -96,7 +96,7 @@ def process_defaults() -> dict[str, str]:
     """Process-wide settings of torch that opening a model must not change, as text."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
-        return {}
+        return dict(_TORCH_AS_IMPORTED)
     return {
         "default dtype": str(torch.get_default_dtype()),
         "default device": str(torch.get_default_device()),
@@ -105,3 +105,13 @@ def process_defaults() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
     }
+
+
+_TORCH_AS_IMPORTED = {
+    "default dtype": "torch.float32",
+    "default device": "cpu",
+    "default tensor type": "torch.FloatTensor",
+    "grad mode": "True",
+    "deterministic algorithms": "False",
+}
+"""What a process that has not imported torch will find; its number of threads is the environment's to say."""

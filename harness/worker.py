@@ -10,7 +10,6 @@ import dataclasses
 import faulthandler
 import gc
 import json
-import os
 import resource
 import shutil
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import isolation
+from harness.environment import usable_cores
 from harness.errors import Broken, HarnessError, Unavailable
 from harness.observations import write_observation
 from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant, Weights
@@ -129,7 +129,7 @@ def _prepare_runtime(order: Order) -> None:
     """The thread count of a torch that is already imported (a forked job); one imported later reads the environment."""
     torch: Any = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(order.job.load.threads or os.cpu_count() or 1)
+        torch.set_num_threads(order.job.load.threads or usable_cores())
 
 
 def _build(order: Order, stage: _Stage) -> Observation:

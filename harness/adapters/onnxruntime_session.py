@@ -55,7 +55,7 @@ def _onnxruntime() -> Any:
 class OrtSession:
     """An inference session. Inputs and outputs carry the names of the graph that was exported."""
 
-    batching = "one image after the other"
+    batching = "a loop over the images"
 
     def __init__(self, session: Any, onnx_file: Path, signature: Signature) -> None:
         self._session, self._onnx_file, self._signature = session, onnx_file, signature

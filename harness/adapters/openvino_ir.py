@@ -41,11 +41,18 @@ def _openvino() -> Any:
 class IrSession:
     """A compiled IR on one device. Inputs and outputs carry the names of the graph that was converted."""
 
-    batching = "requests in flight (AsyncInferQueue)"
-
     def __init__(self, core: Any, ir: Path, compiled: Any, signature: Signature) -> None:
+        from openvino import AsyncInferQueue
+
         self._core, self._ir, self._compiled, self._signature = core, ir, compiled, signature
         self._request = compiled.create_infer_request()
+        self._queue = AsyncInferQueue(compiled)
+
+    @property
+    def batching(self) -> str:
+        """As many requests as the compiled model asks for: one, unless it was told to go for throughput."""
+        jobs = len(self._queue)
+        return "a loop over the images" if jobs == 1 else f"{jobs} requests in flight (AsyncInferQueue)"
 
     @cached_property
     def effective(self) -> Effective:
@@ -68,18 +75,15 @@ class IrSession:
 
     def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
         """Requests in flight, as many as the compiled model asks for."""
-        from openvino import AsyncInferQueue
-
         answers: list[Tensors] = [{} for _ in batch]
 
         def keep(request: Any, index: int) -> None:
             answers[index] = self._named(request)
 
-        queue = AsyncInferQueue(self._compiled)
-        queue.set_callback(keep)
+        self._queue.set_callback(keep)
         for index, tensors in enumerate(batch):
-            queue.start_async(self._inputs(tensors), index)
-        queue.wait_all()
+            self._queue.start_async(self._inputs(tensors), index)
+        self._queue.wait_all()
         return answers
 
     def _inputs(self, tensors: Tensors) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.types import Detections, Json, Measure, Restoration, TensorDigest
+from harness.types import Detections, Json, Masks, Measure, Restoration, TensorDigest
 
 
 def tensor_differences(saved: Restoration, found: Restoration, *, device: bool = False) -> Iterator[str]:
@@ -81,11 +81,16 @@ def unequal(expected: Detections | None, found: Detections | None) -> str:
             return _first_row(name, mine, theirs)
     if (expected.masks is None) != (found.masks is None):
         return f"there are {'no masks' if found.masks is None else 'masks'}, unlike before"
-    if expected.masks is not None and found.masks is not None:
-        for index in range(len(found)):
-            if not np.array_equal(expected.masks.full(index), found.masks.full(index)):
-                flipped = int((expected.masks.full(index) ^ found.masks.full(index)).sum())
-                return f"the mask of detection {index} differs in {flipped} pixels"
+    return "" if expected.masks is None or found.masks is None else _unequal_masks(expected.masks, found.masks)
+
+
+def _unequal_masks(expected: Masks, found: Masks) -> str:
+    if expected.size_hw_px != found.size_hw_px:
+        return f"the masks are of an image of {found.size_hw_px} px (height, width), they were of {expected.size_hw_px}"
+    for index in range(len(found)):
+        if not np.array_equal(expected.full(index), found.full(index)):
+            flipped = int((expected.full(index) ^ found.full(index)).sum())
+            return f"the mask of detection {index} differs in {flipped} pixels"
     return ""
 
 

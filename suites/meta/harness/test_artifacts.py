@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -23,19 +25,20 @@ def cache(root: Path, versions: dict[str, str] | None = None, seed: int = 1, dec
 
 
 def build(artifacts: Artifacts) -> Path:
-    with artifacts.held(PLANNED) as held:
-        for name in (artifacts.artifact(held.folder), artifacts.source(held.folder)):
+    with artifacts.held(PLANNED, Event()) as folder:
+        assert folder is not None
+        for name in (artifacts.artifact(folder), artifacts.source(folder)):
             name.mkdir()
             (name / "file").write_text("content")
-        artifacts.keep_build(held.folder, BUILT)
-        return held.folder
+        artifacts.keep_build(folder, BUILT)
+        return folder
 
 
 def test_what_was_built_is_found_again(tmp_path: Path) -> None:
     folder = build(cache(tmp_path))
-    with cache(tmp_path).held(PLANNED) as held:
-        assert held.folder == folder
-        kept = cache(tmp_path).kept_build(held.folder)
+    with cache(tmp_path).held(PLANNED, Event()) as held:
+        assert held == folder
+        kept = cache(tmp_path).kept_build(folder)
     assert kept is not None
     assert kept.build_s == 1.0
     assert cache(tmp_path).knows(PLANNED)
@@ -84,26 +87,47 @@ def test_open_options_share_an_artifact_only_with_their_own_variant(tmp_path: Pa
     assert cache(tmp_path).key(threads) == cache(tmp_path).key(PLANNED)
 
 
-def test_the_source_is_away_for_as_long_as_asked_and_comes_back_even_after_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [True, False])
+@pytest.mark.parametrize("artifact", [True, False])
+def test_what_is_taken_away_is_away_as_long_as_asked_and_comes_back_even_after_an_error(
+    tmp_path: Path, artifact: bool, source: bool
+) -> None:
     artifacts = cache(tmp_path)
     folder = build(artifacts)
     seen = []
 
     def broken_job() -> None:
-        with artifacts.source_absent(folder, absent=True):
-            seen.append(artifacts.source(folder).exists())
+        with artifacts.away(folder, artifact=artifact, source=source):
+            seen.append((artifacts.artifact(folder).exists(), artifacts.source(folder).exists()))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         broken_job()
-    assert seen == [False]
-    assert (artifacts.source(folder) / "file").is_file()
+    assert seen == [(not artifact, not source)]
+    assert artifacts.kept_build(folder) is not None
 
 
-def test_a_source_left_away_by_a_killed_run_is_put_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["source", "artifact"])
+def test_what_a_killed_run_left_away_is_put_back(tmp_path: Path, name: str) -> None:
     artifacts = cache(tmp_path)
     folder = build(artifacts)
-    artifacts.source(folder).rename(folder / "source.away")
-    with artifacts.held(PLANNED):
-        assert (artifacts.source(folder) / "file").is_file()
+    (folder / name).rename(folder / f"{name}.away")
+    with artifacts.held(PLANNED, Event()):
         assert artifacts.kept_build(folder) is not None
+
+
+def test_an_entry_that_another_run_holds_is_waited_for_until_told_to_stop(tmp_path: Path) -> None:
+    artifacts, stop = cache(tmp_path), Event()
+    with artifacts.held(PLANNED, stop), ThreadPoolExecutor() as pool:
+
+        def wait() -> Path | None:
+            with cache(tmp_path).held(PLANNED, stop) as folder:
+                return folder
+
+        waiting = pool.submit(wait)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.2)
+        stop.set()
+        assert waiting.result(timeout=10) is None
+    with artifacts.held(PLANNED, Event()) as folder:
+        assert folder is not None

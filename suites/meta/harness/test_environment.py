@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from importlib.metadata import version
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_versions_are_those_installed() -> None:
     assert found["torch"].split("+")[0].count(".") == 2
     assert None not in found.values()
     assert list(found)[:2] == ["torch", "torchvision"]
+
+
+def test_the_distributions_of_a_backends_modules_are_among_the_versions() -> None:
+    found = versions(["filelock", "PIL.Image", "nothing_of_that_name"])
+    assert found["filelock"] == version("filelock")
+    assert found["pillow"] == version("pillow")
+    assert "nothing_of_that_name" not in found
 
 
 def test_the_pinned_versions_are_inside() -> None:

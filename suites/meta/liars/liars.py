@@ -119,6 +119,22 @@ class OutsideWeights(Wrapped):
             yield session
 
 
+class OutsideFolder(Wrapped):
+    """Opens the folder that it once built into instead of the artifact that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("outside_folder", EAGER, lambda session: session)
+
+    def build(self, model: Model, variant: Variant, artifact: Path) -> None:
+        super().build(model, variant, artifact)
+        (artifact / "home.txt").write_text(str(artifact))
+
+    @contextmanager
+    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[Any]:
+        with self._truth.open(Path((artifact / "home.txt").read_text()), variant, device) as session:
+            yield session
+
+
 EMPTY = Wrapped("empty", GRAPH, _outputs(_rows(lambda rows: rows[:0])))
 LAST_DROPPED = Wrapped("last_dropped", GRAPH, _outputs(_rows(lambda rows: rows[: max(len(rows) - 1, 0)])))
 CLASSES_OFF = Wrapped("classes_off", GRAPH, _outputs(_of("labels", lambda labels: labels % 3 + 1)))
@@ -132,6 +148,7 @@ BOXES_SHIFTED = Wrapped("boxes_shifted", GRAPH, _outputs(_of("boxes", lambda box
 THIRD_RAISES = Wrapped("third_raises", GRAPH, lambda truth: LyingGraph(truth, outputs=_raise_on_third_image()))
 LOWER_PRECISION = Wrapped("lower_precision", EAGER, _round_to_bf16)
 OUTSIDE_WEIGHTS = OutsideWeights()
+OUTSIDE_FOLDER = OutsideFolder()
 REORDERS = Wrapped("reorders", GRAPH, _outputs(_rows(lambda rows: np.ascontiguousarray(rows[::-1]))))
 
 

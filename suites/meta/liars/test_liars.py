@@ -26,6 +26,7 @@ CAUGHT_BY = {
     "third_raises": ("onnxruntime_session", "contract.opens", Status.ERRORED),
     "lower_precision": ("onnxruntime_session", "parity.scores", Status.FAILED),
     "outside_weights": ("torch_eager", "fidelity.weights", Status.FAILED),
+    "outside_folder": ("torch_eager", "contract.opens", Status.ERRORED),
 }
 """Liar: the real backend that passes the check, the check, and what it says of the liar."""
 

@@ -113,6 +113,7 @@ MASKLESS = {"one": dataclasses.replace(WHOLE, masks=None)}
         (WHOLE.take([1, 0, 2, 3]), "boxes_xyxy_px of detection 0"),
         (WHOLE.take([0, 1, 2]), "3 detections instead of 4"),
         (MASKLESS["one"], "no masks"),
+        (dataclasses.replace(WHOLE, masks=dataclasses.replace(WHOLE.masks, size_hw_px=(900, 900))), "the masks are of an image of"),
         (dataclasses.replace(WHOLE, masks=with_masks(changed(WHOLE, box_px=1)).masks), "the mask of detection 0 differs in"),
     ],
 )
