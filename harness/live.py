@@ -42,6 +42,7 @@ class Plan:
         self.as_typed = {registry.file_ref(target).name: target for target in options.adapter}
         self._refs |= {name: registry.file_ref(target) for name, target in self.as_typed.items()}
         self.adapters = {name: ref.load() for name, ref in self._refs.items()}
+        self.waivers = waivers.load_waivers(waivers.waivers_folder(), *([options.waivers] if options.waivers else []))
         self.models: Mapping[str, ModelSpec] = registry.models()
         self.deck: Deck = deck("quick" if options.quick else "scenes")
         self.devices = _devices()
@@ -88,7 +89,7 @@ class LiveRun:
         self._by_cell = {planned.cell: planned for planned in plan.cells}
         self._command = command
         self._progress = progress
-        self._waivers = waivers.load_waivers()
+        self._waivers = plan.waivers
         self._observations: dict[Job, Observation | None] = {}
         self._recorded: dict[Key, Record] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()

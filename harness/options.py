@@ -40,6 +40,7 @@ OPTIONS = (
     Option("job-seconds", "one", "Time limit of one job, in seconds. Default: 300.", "S"),
     Option("job-memory", "one", "Memory limit of one job's processes, in GiB. Default: 6.", "GIB"),
     Option("lanes", "one", "Artifacts checked side by side. Default: the number of cores.", "N"),
+    Option("waivers", "one", "A folder of your own waivers, beside the shipped ones: docs/waivers.md.", "DIR"),
     Option("strict-waivers", "flag", "A waived check that passes is a failure."),
 )
 
@@ -62,6 +63,7 @@ class Options:
     job_seconds: float = 300.0
     job_memory: float = 6.0
     lanes: int = 0
+    waivers: Path | None = None
     strict_waivers: bool = False
 
     @classmethod
@@ -71,7 +73,7 @@ class Options:
         for option in OPTIONS:
             if option.kind == "list" and option.field in given:
                 given[option.field] = tuple(given[option.field])
-        for name in ("out", "cache"):
+        for name in ("out", "cache", "waivers"):
             if name in given:
                 given[name] = Path(given[name]).expanduser().absolute()
         for name, kind in (("job_seconds", float), ("job_memory", float), ("lanes", int)):

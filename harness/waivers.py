@@ -93,10 +93,16 @@ def waivers_folder() -> Path:
     return Path(str(files("harness.fixtures"))) / "waivers"
 
 
-def load_waivers(folder: Path | None = None) -> tuple[Waiver, ...]:
-    """All waivers of a folder (the shipped ones by default), by file and in the order of each. Raises `InvalidWaivers`."""
+def load_waivers(*folders: Path) -> tuple[Waiver, ...]:
+    """All waivers of these folders (the shipped ones by default), by file and in the order of each.
+
+    Raises `InvalidWaivers`, also for a folder that holds none.
+    """
     found: list[Waiver] = []
-    for path in sorted((folder or waivers_folder()).glob("*.toml")):
+    for folder in folders or (waivers_folder(),):
+        if not any(folder.glob("*.toml")):
+            raise InvalidWaivers(f"{folder} holds no waivers", "Name a folder of .toml files, each named like its backend.")
+    for path in (path for folder in folders or (waivers_folder(),) for path in sorted(folder.glob("*.toml"))):
         for waiver in _read(path):
             twin = next((other for other in found if other.id == waiver.id), None)
             if twin is not None:

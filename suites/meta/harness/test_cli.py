@@ -40,6 +40,7 @@ def harness(*words: str | Path, cwd: Path | None = None, **variables: str) -> su
         (["--adapter", "nowhere.py:X"], "does not exist"),
         (["--adapter", "nowhere"], "file.py:NAME"),
         (["--quick", "--full"], "exclude each other"),
+        (["--waivers", "nowhere"], "holds no waivers"),
         (["--job-seconds", "soon"], "no positive number"),
         (["--backend", "openvino_ir", "--variant", "pytorch"], "nothing to check"),
         (["--quick", "--check", "throughput.batch_curve"], "timings not of a quick run"),

@@ -149,6 +149,23 @@ def test_an_id_is_used_once_over_all_files(tmp_path: Path) -> None:
         load(tmp_path, ENTRY, "onnxruntime_session.toml")
 
 
+def test_waivers_of_several_folders_hold_together(tmp_path: Path) -> None:
+    shipped, own = tmp_path / "shipped", tmp_path / "own"
+    for folder in (shipped, own):
+        folder.mkdir()
+    load(shipped, ENTRY)
+    (own / "my_runtime.toml").write_text(ENTRY.replace('id = "openvino', 'id = "mine', 1))
+    assert [waiver.backend for waiver in load_waivers(shipped, own)] == ["openvino_ir", "my_runtime"]
+    (own / "my_runtime.toml").write_text(ENTRY)
+    with pytest.raises(InvalidWaivers, match=r"taken in openvino_ir\.toml"):
+        load_waivers(shipped, own)
+
+
+def test_a_folder_without_waivers_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InvalidWaivers, match="holds no waivers"):
+        load_waivers(tmp_path)
+
+
 def test_the_shipped_waivers_can_be_read_and_the_documented_one_too(tmp_path: Path) -> None:
     assert isinstance(load_waivers(), tuple)
     text = (Path(__file__).parents[3] / "docs" / "waivers.md").read_text().split("```")[1].removeprefix("toml")
