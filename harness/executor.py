@@ -28,6 +28,7 @@ from harness.journal import unwritable
 from harness.observations import OBSERVATION_FILE, read_observation, write_observation
 from harness.plan import PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
+from harness.redaction import redacted
 from harness.types import Job, JobError, Observation, Purpose
 from harness.worker import Order
 
@@ -182,7 +183,7 @@ class Executor:
         opens, alone = job.purpose is not Purpose.BUILD, job.purpose is Purpose.FIDELITY
         with self._artifacts.away(cached, artifact=opens, source=alone):
             ending = self._perform(order, scratch)
-        observation = self._read(job, folder, ending, scratch)
+        observation = self._read(order, folder, ending, scratch)
         if job.purpose is Purpose.BUILD and observation.build_s is not None:
             self._artifacts.keep_build(cached, observation)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -228,7 +229,7 @@ class Executor:
             worker = self._forker.fork(path, log)
         return watch(worker, self._setting.limits.seconds, self._setting.limits.memory_bytes, self._stop)
 
-    def _read(self, job: Job, folder: Path, ending: Ending, scratch: Path) -> Observation:
+    def _read(self, order: Order, folder: Path, ending: Ending, scratch: Path) -> Observation:
         stage_file = folder.with_name(folder.name + ".stage")
         stage = stage_file.read_text() if stage_file.is_file() else "start"
         stage_file.unlink(missing_ok=True)
@@ -237,8 +238,8 @@ class Executor:
             return dataclasses.replace(seen, peak_rss_bytes=max(ending.peak_rss_bytes, seen.peak_rss_bytes or 0))
         log = scratch / "log.txt"
         tail = log.read_text(errors="replace")[-4000:] if log.is_file() else ""
-        error = JobError(ending.kind, stage, self._died(ending), tail)
-        return Observation(job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
+        error = JobError(ending.kind, stage, self._died(ending), redacted(tail, order.folders))
+        return Observation(order.job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
 
     def _died(self, ending: Ending) -> str:
         limits = self._setting.limits

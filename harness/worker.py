@@ -27,6 +27,7 @@ from harness import isolation
 from harness.environment import usable_cores
 from harness.errors import Broken, HarnessError, Unavailable
 from harness.observations import write_observation
+from harness.redaction import redacted
 from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant, Weights
 
 if TYPE_CHECKING:
@@ -62,6 +63,15 @@ class Order:
     seed: int
     import_paths: tuple[str, ...] = field(default_factory=tuple)
 
+    @property
+    def folders(self) -> dict[str, str]:
+        """What the folders of this job are called where its errors are told."""
+        return {
+            self.scratch: "scratch",
+            self.source: "source",
+            str(Path(self.source).parent / "artifact"): "artifact, where it was built",
+        }
+
     def write(self, path: Path) -> None:
         """Write the order as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,7 @@ def run_order(order: Order) -> None:
     try:
         observation = _JOBS[order.job.purpose](order, stage)
     except Exception as error:  # noqa: BLE001 - a backend's crash becomes a status, never this program's own
-        observation = Observation(order.job, error=_describe(error, stage.name))
+        observation = Observation(order.job, error=_describe(error, stage.name, order))
     observation = dataclasses.replace(observation, isolation=isolated, peak_rss_bytes=_own_peak_bytes())
     stage.enter("record")
     write_observation(Path(order.observation), observation)
@@ -119,10 +129,11 @@ class _Stage:
         self._file.write_text(name)
 
 
-def _describe(error: Exception, stage: str) -> JobError:
+def _describe(error: Exception, stage: str, order: Order) -> JobError:
     kind = "unavailable" if isinstance(error, Unavailable) else "broken" if isinstance(error, Broken) else "raised"
     message = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-    return JobError(kind, stage, message[:2000], "".join(traceback.format_exception(error))[-6000:])
+    detail = "".join(traceback.format_exception(error))[-6000:]
+    return JobError(kind, stage, redacted(message, order.folders)[:2000], redacted(detail, order.folders))
 
 
 def _prepare_runtime(order: Order) -> None:
@@ -167,7 +178,7 @@ def _build(order: Order, stage: _Stage) -> Observation:
     try:
         return dataclasses.replace(observation, **_reopened(order, stage, adapter, model, artifact))
     except Exception as error:  # noqa: BLE001 - the artifact is there: what follows may still open it in a fresh process
-        return dataclasses.replace(observation, error=_describe(error, stage.name))
+        return dataclasses.replace(observation, error=_describe(error, stage.name, order))
 
 
 def _reopened(order: Order, stage: _Stage, adapter: Any, model: Model, artifact: Path) -> dict[str, Any]:
