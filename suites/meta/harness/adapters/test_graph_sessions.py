@@ -16,7 +16,7 @@ from harness.adapters import Adapter, GraphSession
 from harness.suites.meta.harness.adapters.graphs import Opened, eager, picker, picture
 from harness.types import Variant
 
-BACKENDS = ("openvino_ir", "onnxruntime_session")
+BACKENDS = ("openvino_ir", "onnxruntime_session", "torchscript_module")
 SIZES = ((24, 32), (32, 24), (7, 61), (150, 140))
 
 
@@ -27,6 +27,9 @@ def one_thread(adapter: Adapter) -> Variant:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    import torch
+
+    torch.set_num_threads(1)  # as a worker does: a backend that runs in torch has no number of its own
     adapter: Adapter = import_module(f"harness.adapters.{request.param}").ADAPTER
     artifact = tmp_path_factory.mktemp(request.param)
     model = picker()

@@ -45,31 +45,12 @@ def test_answers_are_the_live_graphs_bit_for_bit(opened: Opened, size: tuple[int
             np.testing.assert_array_equal(answer[name], value)
 
 
-def test_nothing_found_is_an_empty_answer(opened: Opened) -> None:
-    blank = {"image": np.zeros((3, 24, 32), np.float32)}
-    assert {name: value.shape for name, value in opened.session.run(blank).items()} == {"places": (0, 2), "scores": (0,)}
-
-
-def test_outputs_stay_valid_after_the_next_call(opened: Opened) -> None:
-    first = opened.session.run(picture(24, 32, seed=1))
-    kept = {name: value.copy() for name, value in first.items()}
-    opened.session.run(picture(24, 32, seed=2))
-    for name, value in kept.items():
-        np.testing.assert_array_equal(first[name], value)
-
-
 def test_it_opens_where_the_model_code_is_not(opened: Opened, tmp_path: Path) -> None:
     image, told = tmp_path / "image.npy", tmp_path / "answer.npz"
     np.save(image, picture(24, 32)["image"])
     command = [sys.executable, "-c", _IN_A_FRESH_PROCESS, str(opened.artifact), str(told), str(image)]
     subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}, check=True, timeout=400)
     np.testing.assert_array_equal(np.load(told)["scores"], opened.session.run(picture(24, 32))["scores"])
-
-
-def test_effective_is_read_back(opened: Opened) -> None:
-    effective = opened.session.effective
-    assert (effective.precision, effective.device) == ("fp32", "cpu")
-    assert effective.versions["exporter"].startswith("torch.jit.trace")
 
 
 def test_half_precision_weights_are_told(tmp_path: Path) -> None:
