@@ -1,4 +1,7 @@
-"""``harness run | list | report | env``: a thin front. Exit codes: 0 passed, 1 findings, 2 usage, 3 internal, 130 interrupted."""
+"""``harness run | list | bisect | report | selftest | env``: a thin front.
+
+Exit codes: 0 passed, 1 findings, 2 usage, 3 internal, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -176,6 +179,47 @@ def report(run_folder: Path, out: Path | None) -> None:
     page = out or folder / "page.html"
     write_page(found, page)
     click.echo(f"page: {page}")
+
+
+@main.command()
+@click.option("--out", help="The run's folder. Default: harness-out/<date and time>.", metavar="DIR")
+@click.option("--cache", help="Where built artifacts are kept. Default: the user's cache folder.", metavar="DIR")
+@click.option("--lanes", help="Artifacts checked side by side. Default: the number of cores.", metavar="N")
+@click.option("--record", is_flag=True, help="Keep the outcome as the one that ships (in a checkout).")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; the outcome alone.")
+def selftest(record: bool, quiet: bool, **raw: Any) -> None:
+    """Hold backends with one fault each against the checks, and honest ones. Exits 1 unless all are told apart."""
+    from harness.selftest import RECORDED, run_liars
+    from harness.telling import Reporter
+
+    reporter = Reporter(shlex.join(["harness", *sys.argv[1:]]), quiet)
+    outcome = run_liars(Options.of(raw), reporter)
+    if reporter.run is not None:
+        outcome.write(reporter.run.folder / RECORDED.name)
+    if record:
+        outcome.write(RECORDED)
+    click.echo(outcome.text())
+    sys.exit(0 if outcome.sound else 1)
+
+
+@main.command()
+@click.argument("cell")
+@click.option("--image", multiple=True, help="A picture of the deck. Default: the sample and two more.", metavar="ID")
+@click.option("--out", help="Where the graph, its inputs and the script go. Default: harness-out/bisect-<time>.", metavar="DIR")
+@click.option("--cache", help="Where built artifacts are kept. Default: the user's cache folder.", metavar="DIR")
+@click.option("--adapter", multiple=True, help="A backend from a file: docs/adapters.md.", metavar="FILE.py:NAME")
+@click.option("--job-seconds", help="Time limit, in seconds. Default: 900.", metavar="S", default="900")
+def bisect(cell: str, image: tuple[str, ...], **raw: Any) -> None:
+    """Where CELL, such as tv_maskrcnn_tiny/openvino_ir[f32]@cpu, starts to differ: the stage, then the operator.
+
+    Exits 1 when a stage differs.
+    """
+    from harness.locate import locate
+
+    found = locate(cell, Options.of(raw), image)
+    for line in found.lines():
+        click.echo(line)
+    sys.exit(0 if found.first is None else 1)
 
 
 @main.command()

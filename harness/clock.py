@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.types import Detections, Pixels, TimingPoint
+from harness.detections import Detections, Pixels
+from harness.types import TimingPoint
 
 BATCHES = (1, 2, 4, 8)
 WARMUP_CALLS = 1

@@ -256,6 +256,7 @@ class RecordLine(Part):
     image: str | None = None
     waiver: str | None = None
     reproduce: Text = ""
+    stage: Text = ""
 
     @classmethod
     def of(cls, record: Record) -> RecordLine:
@@ -271,6 +272,7 @@ class RecordLine(Part):
             image=record.image,
             waiver=record.waiver,
             reproduce=record.reproduce,
+            stage=record.stage,
         )
 
     def record(self) -> Record:
@@ -286,6 +288,7 @@ class RecordLine(Part):
             self.image,
             self.waiver,
             self.reproduce,
+            self.stage,
         )
 
 

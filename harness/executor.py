@@ -29,7 +29,7 @@ from harness.observations import OBSERVATION_FILE, read_observation, write_obser
 from harness.plan import PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
 from harness.redaction import redacted
-from harness.types import Job, JobError, Observation, Purpose
+from harness.types import Cell, Job, JobError, Observation, Purpose
 from harness.worker import Order
 
 SEED = 20240229
@@ -53,6 +53,10 @@ class Setting:
     limits: Limits = Limits()
     lanes: int = os.cpu_count() or 1
     import_paths: tuple[str, ...] = ()
+
+
+_APART = (Purpose.STAGES, Purpose.OPERATORS)
+"""Jobs that take a cell apart."""
 
 
 def quiet(_job: Job, _event: str) -> None:
@@ -129,6 +133,18 @@ class Executor:
         folder = self.observation_folder(job)
         return read_observation(folder) if (folder / OBSERVATION_FILE).is_file() else None
 
+    def take_apart(self, cell: Cell, images: Sequence[str], purpose: Purpose = Purpose.STAGES) -> Observation | None:
+        """What each stage of the cell makes of the reference's inputs on these images; None if the run was stopped.
+
+        A cell whose artifact was never built may still be exported stage by stage, which tells the stage that cannot be.
+        """
+        job = Job(cell, purpose)
+        planned = self._cells[cell.model, cell.backend, cell.variant]
+        with self._artifacts.held(planned, self._stop) as held:
+            if held is None or self._stop.is_set():
+                return None
+            return self._performed(job, planned, held, images)
+
     def _run(self) -> None:
         try:
             self._run_lanes()
@@ -166,7 +182,6 @@ class Executor:
                     self._conclude(job, Observation(job, error=why))
 
     def _one(self, job: Job, planned: PlannedCell, cached: Path) -> None:
-        folder = self.observation_folder(job)
         if job.purpose is Purpose.BUILD:
             kept = self._artifacts.kept_build(cached)
             # An error may have been this machine's, for a moment: it is never taken from the cache.
@@ -177,38 +192,45 @@ class Executor:
         elif not self._artifacts.is_built(cached):
             self._conclude(job, self._unbuilt(job))
             return
-        scratch = self._work / job.slug
-        order = self._order(job, planned, cached, scratch)
         self._progress(job, "started")
-        opens, alone = job.purpose is not Purpose.BUILD, job.purpose is Purpose.FIDELITY
-        with self._artifacts.away(cached, artifact=opens, source=alone):
-            ending = self._perform(order, scratch)
-        observation = self._read(order, folder, ending, scratch)
+        observation = self._performed(job, planned, cached, [image.id for image in self._setting.deck.images])
         if job.purpose is Purpose.BUILD and observation.build_s is not None:
             self._artifacts.keep_build(cached, observation)
-        shutil.rmtree(scratch, ignore_errors=True)
         self._conclude(job, observation)
+
+    def _performed(self, job: Job, planned: PlannedCell, cached: Path, images: Sequence[str]) -> Observation:
+        scratch = self._work / job.slug
+        order = self._order(job, planned, cached, scratch, images)
+        opens = job.purpose is not Purpose.BUILD and self._artifacts.is_built(cached)
+        alone = job.purpose is Purpose.FIDELITY
+        with self._artifacts.away(cached, artifact=opens, source=alone):
+            ending = self._perform(order, scratch)
+        observation = self._read(order, self.observation_folder(job), ending, scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return observation
 
     @staticmethod
     def _unbuilt(job: Job) -> Observation:
         return Observation(job, error=JobError("unbuilt", "build", "there is no artifact: the build job says why"))
 
-    def _order(self, job: Job, planned: PlannedCell, cached: Path, scratch: Path) -> Order:
+    def _order(self, job: Job, planned: PlannedCell, cached: Path, scratch: Path, images: Sequence[str]) -> Order:
         scratch.mkdir(parents=True, exist_ok=True)
         if job.purpose is Purpose.BUILD:
             artifact = self._artifacts.artifact(cached)
         else:
             artifact = scratch / "moved" / "artifact"
-            shutil.copytree(self._artifacts.artifact(cached), artifact, symlinks=True)
+            if self._artifacts.is_built(cached):
+                shutil.copytree(self._artifacts.artifact(cached), artifact, symlinks=True)
         return Order(
             job=job,
             spec=planned.spec,
             variant=planned.variant,
             adapter=planned.adapter,
             artifact=str(artifact),
-            source=str(self._artifacts.source(cached)),
+            # The stages are of a model built once more: its checkpoint must not stand where the artifact's own may.
+            source=str(scratch / "source" if job.purpose in _APART else self._artifacts.source(cached)),
             pictures=str(self._pictures),
-            images=tuple(image.id for image in self._setting.deck.images),
+            images=tuple(images),
             sample=self._setting.deck.sample,
             observation=str(self.observation_folder(job)),
             scratch=str(scratch),

@@ -12,6 +12,8 @@ in the same run. It may raise a level up to a fixed limit, so that a noisy refer
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +44,40 @@ MASK_IOU_SMALL = 0.99
 MASK_SMALL_AREA_PX = 64
 """IoU of matched masks from 1024 and from 64 set pixels in the reference's mask; below that it is not used."""
 
+KEYPOINT_PX = 0.1
+"""How far a keypoint of a matched detection may lie from the reference's."""
+
+PANOPTIC_QUALITY = 0.999
+"""Panoptic quality against the reference's segments, in 0..1; beside it, no segment may be missing or extra."""
+
+RAW_COSINE = 0.99999
+"""The least cosine between two raw tensors, such as a head's."""
+
+PRECISION_POINTS = 0.02
+AGREEMENT_POINTS = 99.9
+"""In points, AP x 100: how far AP against the ground truth may lie from the reference's, and the least agreement AP."""
+
+KEPT_PERCENT: Mapping[str, float] = MappingProxyType({"fp16": 99.9, "bf16": 99.9, "int8": 99.0})
+KEPT_OBJECTS = 1000
+"""By precision class, the least share of the reference's AP that is kept; with fewer objects it is not established."""
+
 CERTIFIED_SHARE = 0.005
 """Of all of the reference's detections, at most this share (or one detection) may differ for a certified reason."""
 
+RAW_PER_MAX = 1e-5
+RAW_PER_VALUE = 1e-4
+"""Raw tensors, such as a head's: the level of each value is the first of the tensor's largest, and the second of the value."""
+
+RESIZED_PER_MAX = 1e-4
+"""In place of `RAW_PER_MAX` where a picture was resized: two honest ways to work out the place to sample round apart by 1.2e-7 of a
+coordinate, 4e-5 px at 320 px, and a picture may step from its least to its largest value, twice the largest, within a pixel."""
+
 INSIDE_PX = 1e-3
 """How far a box may reach over the edge of its image: one rounding of a float32 coordinate of up to 8192 px."""
+
+KEYPOINT_OUTSIDE = 0.01
+"""How far a keypoint may reach over the edge of its box, of the image's side: a box below one pixel of the resized picture is taken
+for one pixel wide, its points lie in the middle of that, and no detector looks at pictures of fewer than 50 px."""
 
 MEDIAN_SAMPLES = 11
 """Calls that a median needs: the fewest whose order statistics bound it at 99.9 %."""
@@ -59,8 +90,13 @@ def score_level(floor: float = 0.0) -> float:
 
 def box_level_px(side_px: NDArray[np.float64], floor_px: float = 0.0) -> NDArray[np.float64]:
     """The largest difference in px for boxes of shorter side ``float64 [N]``; infinite where the side is too small to judge."""
-    level = np.minimum(np.maximum(BOX_PER_SIDE * side_px, max(BOX_PX, FLOOR_FACTOR * floor_px)), BOX_LIMIT_PX)
-    return np.where(side_px >= BOX_MIN_SIDE_PX, level, np.inf)
+    return np.where(side_px >= BOX_MIN_SIDE_PX, box_reach_px(side_px, floor_px), np.inf)
+
+
+def box_reach_px(side_px: NDArray[np.float64], floor_px: float = 0.0) -> NDArray[np.float64]:
+    """How far a coordinate may move before it counts, for boxes of shorter side ``float64 [N]``, too small to judge or not."""
+    reach: NDArray[np.float64] = np.minimum(np.maximum(BOX_PER_SIDE * side_px, max(BOX_PX, FLOOR_FACTOR * floor_px)), BOX_LIMIT_PX)
+    return reach
 
 
 def iou_level(side_px: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,6 +107,13 @@ def iou_level(side_px: NDArray[np.float64]) -> NDArray[np.float64]:
 def mask_iou_level(area_px: NDArray[np.float64]) -> NDArray[np.float64]:
     """The least IoU for masks of ``float64 [N]`` set pixels; 0 where the mask is too small to judge."""
     return np.select([area_px >= MASK_LARGE_AREA_PX, area_px >= MASK_SMALL_AREA_PX], [MASK_IOU_LARGE, MASK_IOU_SMALL], 0.0)
+
+
+def raw_level(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest difference that counts as none for each value of raw tensors, ``float64 [N, V]``, one tensor a row."""
+    size: NDArray[np.float64] = np.abs(values)
+    level: NDArray[np.float64] = RAW_PER_MAX * size.max(axis=1, initial=0.0, keepdims=True) + RAW_PER_VALUE * size
+    return level
 
 
 def certified_allowed(detections: int) -> int:
@@ -87,6 +130,11 @@ TABLE = (
     ("box, side from 8 px", "max(0.01 px, 1e-4 x side, 4F), never above 0.1 px; above 0.001 px is noted"),
     ("IoU of matched", "at least 0.999 from 32 px of side, 0.99 from 8 px, not used below"),
     ("mask of each instance", "IoU at least 0.999 from 1024 px of area, 0.99 from 64 px; every flipped pixel within 0.01 of 0.5"),
+    ("raw mask of each instance", "each value within 1e-5 of the largest and 1e-4 of itself, cosine at least 0.99999"),
+    ("keypoints", "at most 0.1 px"),
+    ("panoptic segments", "the same; panoptic quality against the reference at least 0.999"),
+    ("AP against ground truth", "candidate minus reference within 0.02 points; agreement AP at least 99.9"),
+    ("fp16, bf16, int8", "99.9 %, 99.9 %, 99 % of the reference's AP, on at least 1,000 objects or not established"),
     ("noise floor F", "the reference against itself over thread counts and equal-size batches, in the same run"),
     ("batch curve", "survey, not gated; a median needs 11 calls"),
 )

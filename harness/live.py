@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from harness.fixtures.models import QUICK_MODELS
 from harness.journal import RunWriter
 from harness.options import Options
 from harness.plan import PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
+from harness.stages.bisect import first_difference
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
 
 Key = tuple[str, Cell]
@@ -92,8 +93,10 @@ class LiveRun:
         self._waivers = plan.waivers
         self._observations: dict[Job, Observation | None] = {}
         self._recorded: dict[Key, Record] = {}
+        self._stages: dict[Cell, str] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
         self.jobs: tuple[Job, ...] = ()
+        self._truth = cache(plan.deck.coco)
 
     def start(self, keys: Sequence[Key]) -> None:
         """Write the header and start the jobs that these checks need. Raises `RunFolderError`."""
@@ -148,11 +151,34 @@ class LiveRun:
         parity = self._observations.get(job(cell, Purpose.PARITY))
         precision = parity.effective.precision if parity is not None and parity.effective is not None else None
         record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
+        if record.status is Status.FAILED and check.suite == "parity":
+            record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
         if record.status is Status.PASSED and self.plan.options.quick:
             # The small deck may miss the pictures that show a divergence: it cannot call a waiver stale.
             record = dataclasses.replace(record, waiver=None)
         self._writer.record(record)
         return record
+
+    def take_apart(self, cell: Cell, image: str | None = None) -> Observation | None:
+        """What each stage of the cell makes of the reference's inputs: on ``image``, the sample, and two sizes more."""
+        deck = [one.id for one in self.plan.deck.images]
+        wanted = [image, self.plan.deck.sample, deck[len(deck) // 2], deck[-2]]
+        return self._executor.take_apart(cell, list(dict.fromkeys(one for one in wanted if one is not None)))
+
+    def _first_stage(self, cell: Cell, image: str | None) -> str:
+        """The first stage that differs, in words; looked for once a cell."""
+        if cell not in self._stages:
+            found = self.take_apart(cell, image)
+            first = first_difference(found.stages) if found is not None else None
+            if first is not None:
+                self._stages[cell] = first.words
+            elif found is None:
+                self._stages[cell] = ""
+            elif found.error is not None:
+                self._stages[cell] = f"not found: {found.error.message}"
+            else:
+                self._stages[cell] = "none: every stage, fed the reference's own input, answers as the reference's does"
+        return self._stages[cell]
 
     def close(self, cut_off: str | None = None) -> None:
         """End the jobs, write what is known of each cell, the pictures that differ most, and the footer."""
@@ -186,6 +212,8 @@ class LiveRun:
             reference=self._observed(reference, check.reference - {Purpose.FLOOR}, self._by_cell[reference]),
             floors=tuple(seen for floor in floors if (seen := self._observation(floor)) is not None),
             images=self.plan.deck.images,
+            truth=self._truth,
+            sample=self.plan.deck.sample,
         )
 
     def _observed(self, cell: Cell, purposes: Iterable[Purpose], planned: PlannedCell) -> dict[Purpose, Observation]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.types import Detections
+from harness.detections import Detections
 
 GROWTH_PX = 0.5
 """Half a pixel on every side: the size of the cell in which a coordinate is rounded."""
@@ -47,71 +47,102 @@ class Matching:
         return Matching(_by_first(self.pairs[:, ::-1]), self.extra, self.missing)
 
 
-def overlaps(a_xyxy_px: NDArray[np.float32], b_xyxy_px: NDArray[np.float32], growth_px: float = GROWTH_PX) -> NDArray[np.float64]:
-    """IoU of every box of ``a`` ``[N, 4]`` with every box of ``b`` ``[M, 4]``, grown on each side: ``float64 [N, M]`` in 0..1.
+def overlap(a_xyxy_px: NDArray[np.float32], b_xyxy_px: NDArray[np.float32], growth_px: float = GROWTH_PX) -> NDArray[np.float64]:
+    """IoU, each box grown on every side, of boxes ``[..., 4]`` that broadcast against each other: ``float64 [...]`` in 0..1.
 
     Boxes with a coordinate that is not finite, or that stay inside out when grown, overlap nothing.
     """
-    a, b = (_grown(boxes, growth_px) for boxes in (a_xyxy_px, b_xyxy_px))
-    corner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    intersection = np.clip(corner, 0.0, None).prod(axis=2)
-    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None, :] - intersection
-    iou: NDArray[np.float64] = np.zeros_like(union)
-    np.divide(intersection, union, out=iou, where=union > 0)
-    return iou
+    return iou(_grown(a_xyxy_px, growth_px), _grown(b_xyxy_px, growth_px))
 
 
-def weights(reference: Detections, candidate: Detections) -> NDArray[np.float64]:
-    """The weight of every pair ``float64 [N, M]``; 0 where the pair may not match."""
-    overlap = overlaps(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
-    same = reference.labels[:, None] == candidate.labels[None, :]
-    scores = (np.nan_to_num(side.scores.astype(np.float64), posinf=0.0, neginf=0.0) for side in (reference, candidate))
-    apart = np.clip(np.abs(np.subtract.outer(*scores)), 0.0, 1.0)
-    weight: NDArray[np.float64] = overlap + CLASS_BONUS * same + SCORE_BONUS * (1.0 - apart)
-    weight[overlap < MIN_OVERLAP] = 0.0
-    return weight
+def iou(a_xyxy_px: NDArray[np.float64], b_xyxy_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU, as it stands, of boxes ``[..., 4]`` that broadcast against each other: ``float64 [...]``; 0 of boxes without area."""
+    a, b = a_xyxy_px, b_xyxy_px
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    intersection = _area(low, np.maximum(low, high))
+    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - intersection
+    shared: NDArray[np.float64] = np.zeros_like(union)
+    np.divide(intersection, union, out=shared, where=union > 0)
+    return shared
 
 
 def match(reference: Detections, candidate: Detections) -> Matching:
     """The optimal one-to-one assignment; the same whichever order either answer lists its detections in.
 
+    Pairs that touch no other pair, nearly all in practice, are taken at once; only the rest needs the cubic algorithm.
+    """
+    pairs, weight = _possible(reference, candidate)
+    alone = _once(pairs[:, 0], len(reference)) & _once(pairs[:, 1], len(candidate))
+    if not alone.all():
+        pairs = np.concatenate([pairs[alone], _assign(reference, candidate, pairs[~alone], weight[~alone])])
+    pairs = _by_first(pairs)
+    return Matching(pairs, _others(pairs[:, 0], len(reference)), _others(pairs[:, 1], len(candidate)))
+
+
+def canonical(detections: Detections, indices: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The indices, each once, in an order that depends only on the values of the detections."""
+    held = np.flatnonzero(np.bincount(indices))
+    x1, y1, x2, y2 = detections.boxes_xyxy_px[held].T
+    return held[np.lexsort((detections.scores[held], detections.labels[held], y2, x2, y1, x1))]
+
+
+def _possible(reference: Detections, candidate: Detections) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """``intp [P, 2]``, the pairs that may match, and their weights ``float64 [P]``.
+
+    Of two boxes whose intersection is at least half of their union it is at least half of either, so that it holds the middle of
+    both: whether the one's lies in the other is cheap to ask of all pairs, and leaves few whose overlap must be computed.
+    """
+    a, b = (_grown(side.boxes_xyxy_px, GROWTH_PX) for side in (reference, candidate))
+    x, y = ((a[:, :2] + a[:, 2:]) / 2).astype(np.float32).T[:, :, None]
+    left, top, right, bottom = np.ascontiguousarray((b + _SLACK_PX).T, np.float32)
+    inside = x >= left
+    for edge in (x <= right, y >= top, y <= bottom):
+        inside &= edge
+    rows, columns = np.divmod(np.flatnonzero(inside), max(len(b), 1))
+    shared = iou(a[rows], b[columns])
+    near = np.flatnonzero(shared >= MIN_OVERLAP)
+    rows, columns, shared = rows[near], columns[near], shared[near]
+    same = reference.labels[rows] == candidate.labels[columns]
+    mine, theirs = (np.where(np.isfinite(side.scores), side.scores, np.float32(0)) for side in (reference, candidate))
+    apart = np.minimum(np.abs(mine[rows].astype(np.float64) - theirs[columns]), 1.0)
+    return np.stack([rows, columns], axis=1), shared + CLASS_BONUS * same + SCORE_BONUS * (1.0 - apart)
+
+
+_SLACK_PX = np.array([-1.0, -1.0, 1.0, 1.0])
+"""More than the middle of a box can be off when rounded to float32, which is compared at twice the speed."""
+
+
+def _assign(reference: Detections, candidate: Detections, pairs: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Those of ``pairs`` that together weigh most.
+
     Exact ties are settled by value, never by position: both sides are put in one canonical order first, and the lesser side is
     taken as the rows, so that ``match(a, b)`` is ``match(b, a).swapped()``. Only detections that are equal in box, class and
     score can still change places.
     """
-    rows, columns = _canonical(reference), _canonical(candidate)
-    if _key(reference, rows) > _key(candidate, columns):
-        return match(candidate, reference).swapped()
-    picked = _assign(weights(reference, candidate)[np.ix_(rows, columns)])
-    pairs = _by_first(np.stack([rows[picked[:, 0]], columns[picked[:, 1]]], axis=1))
-    missing = np.setdiff1d(np.arange(len(reference)), pairs[:, 0])
-    return Matching(pairs, missing, np.setdiff1d(np.arange(len(candidate)), pairs[:, 1]))
-
-
-def _assign(weight: NDArray[np.float64]) -> NDArray[np.intp]:
-    """``intp [M, 2]``, the pairs of positive weight with the largest total.
-
-    Pairs that touch no other pair, nearly all in practice, are taken at once; only the rest needs the cubic algorithm.
-    """
     from scipy.optimize import linear_sum_assignment
 
-    allowed = weight > 0
-    lonely = allowed & (allowed.sum(axis=1, keepdims=True) == 1) & (allowed.sum(axis=0, keepdims=True) == 1)
-    settled = np.argwhere(lonely)
-    contested = allowed & ~lonely
-    rows, columns = np.flatnonzero(contested.any(axis=1)), np.flatnonzero(contested.any(axis=0))
-    if len(rows) == 0:
-        return settled
-    picked_rows, picked_columns = linear_sum_assignment(weight[np.ix_(rows, columns)], maximize=True)
-    pairs = np.stack([rows[picked_rows], columns[picked_columns]], axis=1)
-    return np.concatenate([settled, pairs[allowed[pairs[:, 0], pairs[:, 1]]]])
+    rows, columns = canonical(reference, pairs[:, 0]), canonical(candidate, pairs[:, 1])
+    if _key(reference, rows) > _key(candidate, columns):
+        return _assign(candidate, reference, pairs[:, ::-1], weight)[:, ::-1]
+    table = np.zeros((len(reference), len(candidate)))
+    table[pairs[:, 0], pairs[:, 1]] = weight
+    table = table[np.ix_(rows, columns)]
+    picked = linear_sum_assignment(table, maximize=True)
+    possible: NDArray[np.bool_] = table[picked] > 0
+    return np.stack([rows[picked[0]], columns[picked[1]]], axis=1)[possible]
 
 
-def _canonical(detections: Detections) -> NDArray[np.intp]:
-    x1, y1, x2, y2 = detections.boxes_xyxy_px.T
-    order: NDArray[np.intp] = np.lexsort((detections.scores, detections.labels, y2, x2, y1, x1))
-    return order
+def _once(indices: NDArray[np.intp], length: int) -> NDArray[np.bool_]:
+    """Where in ``indices``, each below ``length``, stands one that occurs nowhere else in it."""
+    once: NDArray[np.bool_] = np.bincount(indices, minlength=length)[indices] == 1
+    return once
+
+
+def _others(indices: NDArray[np.intp], length: int) -> NDArray[np.intp]:
+    """What is missing from ``indices`` between 0 and ``length``, rising."""
+    free = np.ones(length, np.bool_)
+    free[indices] = False
+    return np.flatnonzero(free)
 
 
 def _key(detections: Detections, order: NDArray[np.intp]) -> tuple[int, bytes, bytes, bytes]:
@@ -120,11 +151,20 @@ def _key(detections: Detections, order: NDArray[np.intp]) -> tuple[int, bytes, b
     return len(detections), boxes, labels, scores
 
 
+def _area(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    sides = high - low
+    area: NDArray[np.float64] = sides[..., 0] * sides[..., 1]
+    return area
+
+
 def _grown(boxes_xyxy_px: NDArray[np.float32], growth_px: float) -> NDArray[np.float64]:
-    grown: NDArray[np.float64] = boxes_xyxy_px.astype(np.float64) + np.array([-growth_px, -growth_px, growth_px, growth_px])
-    broken = ~np.isfinite(grown).all(axis=1) | (grown[:, 2:] < grown[:, :2]).any(axis=1)
+    grown: NDArray[np.float64] = boxes_xyxy_px + growth_px * np.array([-1.0, -1.0, 1.0, 1.0])
+    with np.errstate(invalid="ignore"):
+        sides = grown[..., 2:] - grown[..., :2]
+    # Also where a coordinate is infinite or not a number: then a side is too.
+    sound = ((sides >= 0) & (sides < np.inf)).all(axis=-1)
     # Far outside every image and without area: such a box overlaps nothing, its copies included.
-    grown[broken] = -1e18
+    grown[~sound] = -1e18
     return grown
 
 

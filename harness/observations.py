@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness import ledger
+from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.document import printable
 from harness.errors import HarnessError, InvalidRun, RunFolderError
-from harness.types import Detections, Effective, Job, JobError, Masks, Observation, Restoration, TimingPoint
+from harness.types import Effective, Job, JobError, Observation, Restoration, StageReport, TimingPoint
 
 OBSERVATION_FILE = "observation.json"
 ANSWERS_FILE = "answers.npz"
@@ -33,14 +35,19 @@ Seconds = Annotated[float, Field(allow_inf_nan=True)]
 
 
 class _Answer(BaseModel):
-    """Where one image's answer lies in the arrays: ``count`` rows, and its masks if ``size_hw_px`` is given."""
+    """Where one image's answer lies in the arrays: ``count`` rows, and its masks if ``size_hw_px`` is given.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Raw masks, keypoints and panoptic ids, where an answer has them, are arrays of their own, named for the field and the number of
+    the image from 0; ``segments`` are those of the ids.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     id: str
     count: int
     size_hw_px: tuple[int, int] | None = None
     near: bool = False
+    segments: tuple[Segment, ...] | None = None
 
 
 class _Document(BaseModel):
@@ -66,6 +73,8 @@ class _Document(BaseModel):
     resaved: Restoration | None
     isolation: Mapping[str, str]
     notes: tuple[str, ...]
+    stages: tuple[StageReport, ...] = ()
+    declined: Mapping[str, str]
     error: JobError | None
 
 
@@ -79,6 +88,7 @@ def write_observation(folder: Path, observation: Observation) -> None:
     full.
     """
     images, arrays = _pack(observation.answers)
+    arrays |= ledger.pack(observation.ledgers)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     packed = buffer.getvalue()
@@ -116,12 +126,12 @@ def read_observation(folder: Path) -> Observation:
             raise InvalidRun(f"{folder / ANSWERS_FILE} is not the file that was written", "Run its job again.")
         with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        answers = _unpack(document.images, arrays)
+        answers, ledgers = _unpack(document.images, arrays), ledger.unpack(arrays)
     except InvalidRun:
         raise
     except (ValidationError, ValueError, KeyError, BadZipFile, HarnessError) as error:
         raise InvalidRun(f"the observation in {folder} is damaged: {error}", "Run its job again.") from error
-    return Observation(answers=answers, **{name: getattr(document, name) for name in _PLAIN})
+    return Observation(answers=answers, ledgers=ledgers, **{name: getattr(document, name) for name in _PLAIN})
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -140,11 +150,16 @@ def _replace(path: Path, content: bytes) -> None:
 def _pack(answers: Mapping[str, Detections]) -> tuple[tuple[_Answer, ...], Arrays]:
     """All answers end to end; masks and near masks as packed bits, crop after crop."""
     images, masks = [], []
-    for image, answer in answers.items():
+    own: Arrays = {}
+    for number, (image, answer) in enumerate(answers.items()):
         here = answer.masks
         size = None if here is None else here.size_hw_px
         near = here is not None and here.near_crops is not None
-        images.append(_Answer(id=image, count=len(answer), size_hw_px=size, near=near))
+        segments = None if answer.panoptic is None else answer.panoptic.segments
+        images.append(_Answer(id=image, count=len(answer), size_hw_px=size, near=near, segments=segments))
+        ids = None if answer.panoptic is None else answer.panoptic.ids
+        held = {"raw_masks": answer.raw_masks, "keypoints": answer.keypoints, "panoptic": ids}
+        own |= {f"{name}_{number}": value for name, value in held.items() if value is not None}
         if here is not None:
             masks.append(here)
     found = list(answers.values())
@@ -158,6 +173,7 @@ def _pack(answers: Mapping[str, Detections]) -> tuple[tuple[_Answer, ...], Array
         "mask_shapes_hw_px": np.array([crop.shape for crop in crops], dtype=np.int32).reshape(-1, 2),
         "mask_bits": _bits(crops),
         "near_bits": _bits(near_crops),
+        **own,
     }
 
 
@@ -173,7 +189,7 @@ def _unpack(images: tuple[_Answer, ...], arrays: Arrays) -> dict[str, Detections
         raise ValueError(f"{total} detections announced, {len(boxes)} boxes, {len(scores)} scores, {len(labels)} labels stored")
     masks, bits, near_bits = _Crops(arrays), _Bits(arrays["mask_bits"]), _Bits(arrays["near_bits"])
     answers, start = {}, 0
-    for image in images:
+    for number, image in enumerate(images):
         rows = slice(start, start + image.count)
         start += image.count
         found = None
@@ -182,7 +198,9 @@ def _unpack(images: tuple[_Answer, ...], arrays: Arrays) -> dict[str, Detections
             crops = tuple(bits.next(shape) for shape in shapes)
             near = tuple(near_bits.next(shape) for shape in shapes) if image.near else None
             found = Masks(image.size_hw_px, origins, crops, near)
-        answers[image.id] = Detections(boxes[rows], scores[rows], labels[rows], found)
+        panoptic = None if image.segments is None else Panoptic(arrays[f"panoptic_{number}"], image.segments)
+        raw_masks, keypoints = (arrays.get(f"{name}_{number}") for name in ("raw_masks", "keypoints"))
+        answers[image.id] = Detections(boxes[rows], scores[rows], labels[rows], found, raw_masks, keypoints, panoptic)
     return answers
 
 

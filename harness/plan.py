@@ -19,7 +19,14 @@ DEVICES = ("cpu", "cuda")
 FLOORS = (Load(threads=2, batch=1), Load(threads=1, batch=4))
 """The reference again: another thread count, equal-size batches. Their distance from the reference is the noise floor F."""
 
-_COSTS_S = {Purpose.BUILD: 6.0, Purpose.PARITY: 3.0, Purpose.FIDELITY: 6.0, Purpose.FLOOR: 2.5, Purpose.TIMING: 6.0}
+_COSTS_S = {
+    Purpose.BUILD: 6.0,
+    Purpose.PARITY: 3.0,
+    Purpose.FIDELITY: 6.0,
+    Purpose.BEHAVIOUR: 2.5,
+    Purpose.FLOOR: 2.5,
+    Purpose.TIMING: 6.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +201,9 @@ def _applies(check: Check, cell: PlannedCell) -> bool:
     if check.suite == "reference":
         return is_origin
     if check.suite == "parity":
-        return not is_origin and (check.id != "parity.masks" or cell.spec.task == "segmentation")
-    return True
+        return not is_origin and check.output in {"", *cell.spec.outputs}
+    # The reference's own mixed batch is what the others are judged by.
+    return not (is_origin and check.id == "contract.mixed_sizes")
 
 
 def reference_of(cell: Cell) -> Cell:

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.adapters import Adapter, DetectorSession, GraphSession, Restored
+from harness.adapters import Adapter, DetectorSession, GraphSession, MixedSession, Restored
 from harness.digests import restoration
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unavailable
 from harness.families import Family, family
 
 if TYPE_CHECKING:
-    from harness.types import Detections, Effective, Pixels, Restoration, Variant
+    from harness.detections import Detections, Pixels
+    from harness.types import Effective, Restoration, Variant
     from harness.worker import Order
 
 
@@ -48,13 +49,28 @@ class Detector:
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
         """One answer an image, in order."""
+        return self.finish(self.raw(images), images)
+
+    def raw(self, images: Sequence[Pixels]) -> list[Any]:
+        """What the session itself returned, one an image: its detections, or a graph's named tensors as they came out."""
         if self._owner is not None:
-            return self._owner.predict(images)
+            return list(self._owner.predict(images))
         if self._graph is None or self._processor is None:
             raise HarnessError("a session is neither a DetectorSession nor a GraphSession")
         prepared = [self._processor.prepare(image) for image in images]
-        outputs = [self._graph.run(prepared[0])] if len(prepared) == 1 else self._graph.run_many(prepared)
-        return [self._processor.finish(out, image) for out, image in zip(outputs, images, strict=True)]
+        return [self._graph.run(prepared[0])] if len(prepared) == 1 else self._graph.run_many(prepared)
+
+    def finish(self, given: Sequence[Any], images: Sequence[Pixels]) -> list[Detections]:
+        """What `raw` returned for these images, read as detections."""
+        if self._processor is None:
+            return list(given)
+        return [self._processor.finish(out, image) for out, image in zip(given, images, strict=True)]
+
+    def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
+        """Images of unequal sizes in one call of the library. Raises `Unavailable`, in words, where the backend cannot."""
+        if not isinstance(self._session, MixedSession):
+            raise Unavailable(f"Images of unequal sizes never go into one call; several images are run as {self.batching}.")
+        return self._session.predict_mixed(images)
 
     def synchronise(self) -> None:
         """Wait for the device, so that a clock read afterwards means what it says."""

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +17,8 @@ import numpy as np
 from harness.families.torchvision_resize import with_size
 
 if TYPE_CHECKING:
+    from harness.detections import Tensors
     from harness.families import Graph
-    from harness.types import Tensors
 
 _FILE = "graph.json"
 
@@ -41,7 +43,7 @@ class Signature:
     def ordered(self, tensors: Tensors) -> dict[str, Any]:
         """The inputs in the graph's order, contiguous, what a mended graph is told besides among them."""
         told = tensors if self.limits_px is None else with_size(tensors, self.limits_px)
-        return {name: np.ascontiguousarray(told[name]) for name in self.inputs}
+        return {name: np.asarray(told[name], order="C") for name in self.inputs}
 
     def write(self, artifact: Path) -> None:
         """Keep it in the folder ``artifact``."""
@@ -53,6 +55,31 @@ class Signature:
         kept = json.loads((artifact / _FILE).read_text(encoding="utf-8"))
         limits = kept["limits_px"]
         return cls(tuple(kept["inputs"]), tuple(kept["outputs"]), kept["exporter"], limits and (limits[0], limits[1]))
+
+
+def export_onnx(graph: Graph, path: Path, opset: int, *, dynamo: bool = False) -> str:
+    """Write the graph to ``path`` with `torch.onnx.export`; says in words what exported it.
+
+    ``dynamo=False`` is named because torch's default exporter refuses detectors (data-dependent shapes).
+    """
+    import torch
+
+    axes = {name: dict(named) for name, named in graph.dynamic_axes.items()}
+    free: tuple[Any, ...] = tuple(dict.fromkeys(axes.get(name, {}), torch.export.Dim.DYNAMIC) for name in graph.example)
+    if any(given.kind is given.VAR_POSITIONAL for given in signature(graph.module.forward).parameters.values()):
+        free = (free,)  # ``forward(*tensors)`` has one argument, as torch.export counts
+    with expected_warnings(), torch.no_grad():
+        torch.onnx.export(
+            graph.module,
+            tuple(graph.example.values()),
+            str(path),
+            dynamo=dynamo,
+            opset_version=opset,
+            input_names=list(graph.example),
+            output_names=list(graph.outputs),
+            **({"dynamic_shapes": free} if dynamo else {"dynamic_axes": axes}),
+        )
+    return f"torch.onnx.export {version('torch')} (dynamo={dynamo}, opset {opset})"
 
 
 @contextmanager

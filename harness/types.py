@@ -1,151 +1,22 @@
 """The nouns: what is asked of a detector, what it answered, and what was made of it.
 
-Everything here is plain data on numpy; no library under test is imported. Arrays are owned, in host memory and checked on
-construction. Boxes are always ``[x1, y1, x2, y2]`` in pixels of the original image, x to the right, y down, the corner of the
-image at (0, 0).
+Everything here is plain data; no library under test is imported. The answers themselves are in `harness.detections`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from harness.detections import Detections
+from harness.ledger import Ledger
 
-from harness.errors import MalformedDetections
-
-Pixels: TypeAlias = NDArray[np.uint8]
-"""One picture: ``uint8 [H, W, 3]``, RGB, as decoded, at its original size."""
-
-Tensors: TypeAlias = Mapping[str, NDArray[Any]]
-"""Named tensors in or out of a graph, in the graph's order."""
-
-Task: TypeAlias = Literal["detection", "segmentation"]
+Task: TypeAlias = Literal["detection", "segmentation", "keypoints", "panoptic"]
 Json: TypeAlias = Any
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Masks:
-    """Instance masks of one image, each kept cropped to a rectangle that holds all its set pixels.
-
-    ``size_hw_px`` is the height and width of the original image; ``origins_xy_px`` is ``int32 [N, 2]``, the left and top of each
-    crop; ``crops`` holds N ``bool [h, w]`` arrays. ``near_crops``, where a backend can tell, has the same shapes and marks the
-    pixels whose probability lies within 0.01 of the 0.5 threshold: only those may flip between two honest answers.
-    """
-
-    size_hw_px: tuple[int, int]
-    origins_xy_px: NDArray[np.int32]
-    crops: tuple[NDArray[np.bool_], ...]
-    near_crops: tuple[NDArray[np.bool_], ...] | None = None
-
-    def __post_init__(self) -> None:
-        origins = np.ascontiguousarray(self.origins_xy_px, dtype=np.int32).reshape(-1, 2)
-        object.__setattr__(self, "origins_xy_px", origins)
-        if len(origins) != len(self.crops):
-            raise MalformedDetections(f"{len(self.crops)} mask crops but {len(origins)} origins")
-        height, width = self.size_hw_px
-        for index, (crop, (x, y)) in enumerate(zip(self.crops, origins, strict=True)):
-            if crop.dtype != np.bool_ or crop.ndim != 2:
-                raise MalformedDetections(f"mask crop {index} is {crop.dtype} {crop.shape}, not bool [h, w]")
-            if x < 0 or y < 0 or x + crop.shape[1] > width or y + crop.shape[0] > height:
-                raise MalformedDetections(f"mask crop {index} at ({x}, {y}) {crop.shape} leaves the {height}x{width} image")
-        if self.near_crops is not None and [c.shape for c in self.near_crops] != [c.shape for c in self.crops]:
-            raise MalformedDetections("near_crops and crops have different shapes")
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def full(self, index: int) -> NDArray[np.bool_]:
-        """The mask of instance ``index`` as ``bool [H, W]`` of the original image."""
-        return self._paste(self.crops[index], index)
-
-    def near(self, index: int) -> NDArray[np.bool_] | None:
-        """The pixels of instance ``index`` that sit on the threshold, as ``bool [H, W]``; None where unknown."""
-        return None if self.near_crops is None else self._paste(self.near_crops[index], index)
-
-    def take(self, order: Sequence[int] | NDArray[np.intp]) -> Masks:
-        """The masks at the given indices, in that order."""
-        picked = [int(i) for i in order]
-        near = None if self.near_crops is None else tuple(self.near_crops[i] for i in picked)
-        return Masks(self.size_hw_px, self.origins_xy_px[picked], tuple(self.crops[i] for i in picked), near)
-
-    @classmethod
-    def from_full(cls, masks: NDArray[np.bool_], near: NDArray[np.bool_] | None = None) -> Masks:
-        """Crop ``bool [N, H, W]`` masks; ``near`` has the same shape or is None."""
-        if masks.ndim != 3:
-            raise MalformedDetections(f"masks are {masks.shape}, not [N, H, W]")
-        origins, crops, near_crops = [], [], []
-        for index, mask in enumerate(masks):
-            x1, y1, x2, y2 = _extent(mask if near is None else mask | near[index])
-            origins.append((x1, y1))
-            crops.append(np.ascontiguousarray(mask[y1:y2, x1:x2], dtype=np.bool_))
-            if near is not None:
-                near_crops.append(np.ascontiguousarray(near[index][y1:y2, x1:x2], dtype=np.bool_))
-        return cls(
-            (int(masks.shape[1]), int(masks.shape[2])),
-            np.array(origins, dtype=np.int32).reshape(-1, 2),
-            tuple(crops),
-            None if near is None else tuple(near_crops),
-        )
-
-    def _paste(self, crop: NDArray[np.bool_], index: int) -> NDArray[np.bool_]:
-        full = np.zeros(self.size_hw_px, dtype=np.bool_)
-        x, y = (int(v) for v in self.origins_xy_px[index])
-        full[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
-        return full
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
-        return 0, 0, 0, 0
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Detections:
-    """What a detector answered for one image.
-
-    ``boxes_xyxy_px`` is ``float32 [N, 4]`` in pixels of the original image; ``scores`` is ``float32 [N]`` in 0..1; ``labels`` is
-    ``int64 [N]``, the index into the model's classes, from 0, no background. ``masks`` is None where the task has none. Order is
-    the backend's own and carries no meaning. Construction checks dtypes and lengths, never values: a NaN score or a box outside
-    the image is kept, so that the checks can see it. Raises `MalformedDetections`.
-    """
-
-    boxes_xyxy_px: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: Masks | None = None
-
-    def __post_init__(self) -> None:
-        for name, dtype, ndim in (("boxes_xyxy_px", np.float32, 2), ("scores", np.float32, 1), ("labels", np.int64, 1)):
-            value = getattr(self, name)
-            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.ndim != ndim:
-                got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-                raise MalformedDetections(f"{name} is {got}, not {np.dtype(dtype).name} with {ndim} dimension(s)")
-            object.__setattr__(self, name, np.array(value, order="C", copy=True))
-        lengths = {len(self.scores), len(self.labels), len(self.boxes_xyxy_px)}
-        if self.masks is not None:
-            lengths.add(len(self.masks))
-        if len(lengths) != 1 or self.boxes_xyxy_px.shape[1] != 4:
-            masks = "none" if self.masks is None else str(len(self.masks))
-            raise MalformedDetections(
-                f"boxes {list(self.boxes_xyxy_px.shape)}, scores {len(self.scores)}, labels {len(self.labels)}, masks {masks}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def take(self, order: Sequence[int] | NDArray[np.intp]) -> Detections:
-        """The detections at the given indices, in that order."""
-        picked = np.asarray(order, dtype=np.intp)
-        masks = None if self.masks is None else self.masks.take(picked)
-        return Detections(self.boxes_xyxy_px[picked], self.scores[picked], self.labels[picked], masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +30,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A detector before it is built. ``config`` is plain JSON that the family reads; ``score_threshold`` is in 0..1."""
+    """A detector before it is built. ``config`` is plain JSON that the family reads; ``score_threshold`` is in 0..1.
+
+    ``keypoints`` and ``stuff`` are names, of a detector that finds such; what is no thing and no stuff is nothing.
+    """
 
     id: str
     family: str
@@ -169,6 +43,27 @@ class ModelSpec:
     classes: tuple[str, ...]
     score_threshold: float
     detection_cap: int
+    keypoints: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Json]) -> ModelSpec:
+        """The spec of what `dataclasses.asdict` made, read back from JSON."""
+        names = {name: tuple(raw[name]) for name in ("classes", "keypoints", "stuff")}
+        return cls(**{**raw, **names, "weights": Weights(**raw["weights"])})
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """What it answers besides boxes, scores and labels: the names of `Detections`' optional fields."""
+        return _TASK_OUTPUTS[self.task]
+
+
+_TASK_OUTPUTS: Mapping[Task, frozenset[str]] = {
+    "detection": frozenset(),
+    "segmentation": frozenset({"masks"}),
+    "keypoints": frozenset({"keypoints"}),
+    "panoptic": frozenset({"masks", "panoptic"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +82,8 @@ class Variant:
 
     ``precision`` is the class asked for (`Effective.precision` is what the runtime says it did). ``base`` variants make up the
     default run, the others ``--full``; a backend may have none, then whoever names it gets its first. ``mends`` names the
-    documented variant that this one repairs.
+    documented variant that this one repairs. ``device`` is the kind of device asked for where it is not the cell's. Precision
+    "default" and device "any" leave the choice to the runtime: it is judged in what was read back.
     """
 
     id: str
@@ -196,6 +92,7 @@ class Variant:
     precision: str = "fp32"
     base: bool = True
     mends: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -220,10 +117,16 @@ class Purpose(StrEnum):
     """Open the moved artifact, source weights still there; answer the whole deck; one thread."""
     FIDELITY = "fidelity"
     """Open the moved artifact in a fresh process, source weights gone, network cut, another HOME; one thread."""
+    BEHAVIOUR = "behaviour"
+    """Open the moved artifact; short sequences of calls: twice, after a blank picture, in batches, held; one thread."""
     FLOOR = "floor"
     """The reference again, with other thread counts and equal-size batches: the noise of the reference itself."""
     TIMING = "timing"
     """The batch curve: alone on the machine, all threads."""
+    STAGES = "stages"
+    """Each stage of the candidate, fed the reference's own input; runs only where a level was missed."""
+    OPERATORS = "operators"
+    """The same, and then the operators of the first stage that differs; runs only when asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +220,38 @@ class TimingPoint:
     warmup_calls: int
 
 
+@dataclass(frozen=True, slots=True)
+class StageDifference:
+    """One output of one stage that differs on one image: in words, with the worst difference and the level there."""
+
+    image: str
+    output: str
+    words: str
+    worst: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What a candidate's stage made of the reference's own input on ``images`` pictures, ``compared`` numbers in all.
+
+    ``error`` says why it could not be asked, where it could not.
+    """
+
+    stage: str
+    images: int
+    compared: int
+    differences: tuple[StageDifference, ...] = ()
+    error: str = ""
+
+    @property
+    def words(self) -> str:
+        """The stage and how it differs, in a line."""
+        if self.error:
+            return f"{self.stage}: {self.error}"
+        return f"{self.stage}: {self.differences[0].words} on image {self.differences[0].image}" if self.differences else self.stage
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
     """What one job left behind. Times in seconds, sizes in bytes; ``answers`` by image id, in the deck's order. Equal to itself.
@@ -325,6 +260,11 @@ class Observation:
     saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process) and ``resaved`` (saved from
     what was loaded, and loaded again). One with both ``build_s`` and an error made the artifact, but could not open it again in
     the same process or save what it loaded: the artifact's other jobs run all the same.
+
+    The reference's parity observation has ``ledgers``, by image id: what it weighed up.
+
+    Behaviour observations name their answers as `harness.behaviour.told` reads them; ``declined`` says in words, by case, what
+    the backend cannot be asked.
     """
 
     job: Job
@@ -343,6 +283,9 @@ class Observation:
     resaved: Restoration | None = None
     isolation: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    declined: Mapping[str, str] = field(default_factory=dict)
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
     error: JobError | None = None
 
 
@@ -373,7 +316,8 @@ class Record:
     """One verdict: the key is (check, cell). ``compared`` counts what was looked at; zero is never a pass.
 
     ``image`` names the worst image, where there is one. ``waiver`` is the id of the waiver that applied (status waived) or that
-    turned out to be stale (status passed). ``reproduce`` is a command line.
+    turned out to be stale (status passed). ``reproduce`` is a command line. ``stage`` is the first stage of the candidate that
+    differs, in words, where it was looked for.
     """
 
     check: str
@@ -385,6 +329,7 @@ class Record:
     image: str | None = None
     waiver: str | None = None
     reproduce: str = ""
+    stage: str = ""
 
 
 def digest(value: Json) -> str:

@@ -129,7 +129,8 @@ def apply(
         why_not = f"expired on {waiver.expires}" if today > waiver.expires else waiver.outside(versions, precision)
         if not why_not:
             status = Status.PASSED if record.status is Status.PASSED else Status.WAIVED
-            return dataclasses.replace(record, status=status, waiver=waiver.id)
+            stage = waiver.stage if status is Status.WAIVED else ""
+            return dataclasses.replace(record, status=status, waiver=waiver.id, stage=stage)
         idle.append(f"Waiver {waiver.id} does not hold: {why_not}.")
     if not idle or record.status is Status.PASSED:
         return record

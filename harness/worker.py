@@ -28,12 +28,15 @@ from harness.environment import usable_cores
 from harness.errors import Broken, HarnessError, Unavailable
 from harness.observations import write_observation
 from harness.redaction import redacted
-from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant, Weights
+from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant
 
 if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels
     from harness.families import Model
+    from harness.ledger import Ledger
     from harness.sessions import Detector
-    from harness.types import Detections, Pixels, Restoration
+    from harness.stages.bisect import Candidate
+    from harness.types import Restoration, StageReport
 
 EXIT_NO_OBSERVATION = 70
 
@@ -85,7 +88,7 @@ class Order:
         spec = raw.pop("spec")
         return cls(
             job=Job(Cell(**job["cell"]), Purpose(job["purpose"]), Load(**job["load"]), job["repeat"]),
-            spec=ModelSpec(**{**spec, "weights": Weights(**spec["weights"]), "classes": tuple(spec["classes"])}),
+            spec=ModelSpec.read(spec),
             variant=Variant(**raw.pop("variant")),
             images=tuple(raw.pop("images")),
             import_paths=tuple(raw.pop("import_paths")),
@@ -146,17 +149,13 @@ def _prepare_runtime(order: Order) -> None:
 def _build(order: Order, stage: _Stage) -> Observation:
     from harness.digests import restoration, tree_bytes, tree_sha256
     from harness.families import family
-    from harness.perturb import perturb
 
     stage.enter("import")
     _prepare_runtime(order)
     adapter = _adapter(order)
     kind = family(order.spec.family)
     stage.enter("build model")
-    source = Path(order.source)
-    source.mkdir(parents=True, exist_ok=True)
-    model = kind.build(order.spec, kind.materialise(order.spec, source), _picture(order, order.sample))
-    perturb(model.module, order.seed)
+    model = _perturbed_model(order)
 
     def state() -> Restoration:
         return restoration(model.module, kind.config_text(model.config), model.attached)
@@ -179,6 +178,20 @@ def _build(order: Order, stage: _Stage) -> Observation:
         return dataclasses.replace(observation, **_reopened(order, stage, adapter, model, artifact))
     except Exception as error:  # noqa: BLE001 - the artifact is there: what follows may still open it in a fresh process
         return dataclasses.replace(observation, error=_describe(error, stage.name, order))
+
+
+def _perturbed_model(order: Order) -> Model:
+    """The live model from a checkpoint in ``order.source``, its weights perturbed after everything that reads the file."""
+    from harness.families import family
+    from harness.fixtures import calibration
+    from harness.perturb import perturb
+
+    kind = family(order.spec.family)
+    source = Path(order.source)
+    source.mkdir(parents=True, exist_ok=True)
+    model = kind.build(order.spec, kind.materialise(order.spec, source), _picture(order, order.sample))
+    perturb(model.module, order.seed)
+    return dataclasses.replace(model, calibration=calibration.pictures)
 
 
 def _reopened(order: Order, stage: _Stage, adapter: Any, model: Model, artifact: Path) -> dict[str, Any]:
@@ -214,11 +227,42 @@ def _answers(order: Order, stage: _Stage) -> Observation:
         return Observation(
             order.job,
             answers=answers,
+            ledgers=_ledgers(detector, order, stage),
             effective=detector.effective,
             open_s=open_s,
             predict_s=tuple(predict_s),
             restored=restored,
         )
+
+
+def _ledgers(detector: Detector, order: Order, stage: _Stage) -> dict[str, Ledger]:
+    """What the reference weighed up, by image id, for which it answers once more; nothing of any other job."""
+    from harness.families import family
+    from harness.plan import REFERENCE
+
+    cell, back = order.job.cell, detector.restored
+    if order.job.purpose is not Purpose.PARITY or (cell.backend, cell.variant) != REFERENCE or back is None:
+        return {}
+    kind, found = family(order.spec.family), {}
+    for name, pixels in _pixels(order):
+        stage.enter(f"record what is weighed up on {name}")
+        ledger = kind.ledger(back.module, back.config, pixels)
+        if ledger is not None:
+            found[name] = ledger
+    return found
+
+
+def _behaviour(order: Order, stage: _Stage) -> Observation:
+    from harness import behaviour
+
+    stage.enter("import")
+    _prepare_runtime(order)
+    stage.enter("open")
+    began = time.monotonic()
+    with _opened(order, Path(order.artifact)) as detector:
+        open_s = time.monotonic() - began
+        answers, declined = behaviour.run(detector, dict(_pixels(order)), order.sample, stage.enter)
+        return Observation(order.job, answers=answers, declined=declined, effective=detector.effective, open_s=open_s)
 
 
 def _timing(order: Order, stage: _Stage) -> Observation:
@@ -236,12 +280,48 @@ def _timing(order: Order, stage: _Stage) -> Observation:
         return Observation(order.job, effective=detector.effective, open_s=open_s, curve=curve)
 
 
+def _stages(order: Order, stage: _Stage) -> Observation:
+    from harness.stages.bisect import Candidate, stage_reports
+
+    stage.enter("import")
+    _prepare_runtime(order)
+    adapter = _adapter(order)
+    stage.enter("build model")
+    model = _perturbed_model(order)
+    stage.enter("take apart")
+    candidate = Candidate(adapter, order.variant, model, order.job.cell.device)
+    found = []
+    for report in stage_reports(candidate, dict(_pixels(order)), Path(order.artifact), Path(order.scratch) / "stages"):
+        found.append(report)
+        stage.enter(f"after {report.stage}")
+    notes = _operators(order, stage, candidate, found) if order.job.purpose is Purpose.OPERATORS else ()
+    return Observation(order.job, stages=tuple(found), notes=notes)
+
+
+def _operators(order: Order, stage: _Stage, candidate: Candidate, reports: Sequence[StageReport]) -> tuple[str, ...]:
+    """What the operators of the first stage that differs say, in words; the smallest failing graph goes beside the observation."""
+    from harness.locate import REPRODUCER
+    from harness.stages.bisect import first_difference
+    from harness.stages.operators import dig
+
+    first = first_difference(reports)
+    if first is None or not first.differences:
+        return ()
+    stage.enter(f"operators of {first.stage}")
+    pixels, out = _picture(order, first.differences[0].image), Path(order.observation) / REPRODUCER
+    verdict = dig(candidate, first.stage, pixels, Path(order.scratch) / "operators", out)
+    return ("this backend exports no graph: there are no operators to look at",) if verdict is None else (verdict.words,)
+
+
 _JOBS = {
     Purpose.BUILD: _build,
     Purpose.PARITY: _answers,
     Purpose.FIDELITY: _answers,
+    Purpose.BEHAVIOUR: _behaviour,
     Purpose.FLOOR: _answers,
     Purpose.TIMING: _timing,
+    Purpose.STAGES: _stages,
+    Purpose.OPERATORS: _stages,
 }
 
 

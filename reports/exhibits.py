@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness import levels
-from harness.compare import Comparison, ImageComparison, Limits, Quantity, compare, compare_image
+from harness.certificates import Limits
+from harness.compare import Comparison, ImageComparison, compare, compare_image
+from harness.detections import Detections, Masks, Pixels
 from harness.document import Answer, CellKey, ExhibitKind, ExhibitLine, Pair
-from harness.types import Cell, Detections, Masks, Observation, Pixels, Record, Status
+from harness.pairs import Quantity
+from harness.types import Cell, Observation, Record, Status
 
 TROUBLED = (Status.FAILED, Status.WAIVED)
 MOST = 24
@@ -82,7 +85,7 @@ def exhibit(cell: Cell, image: str, pixels: Pixels, reference: Detections, candi
 
 
 def _compared(candidate: Observation, reference: Observation) -> Comparison:
-    return compare(reference.answers, candidate.answers, NO_LIMITS, masks=False)
+    return compare(reference.answers, candidate.answers, NO_LIMITS, outputs=())
 
 
 def _closest(answers: Mapping[Cell, tuple[Observation, Observation]]) -> list[Cell]:

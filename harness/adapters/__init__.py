@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels, Tensors
     from harness.families import Model
-    from harness.types import Detections, Effective, ModelSpec, Pixels, Tensors, Variant
+    from harness.types import Effective, ModelSpec, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,14 @@ class GraphSession(Protocol):
 
     def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
         """Several images, as the runtime's users would run them (a loop, requests in flight); answers in order."""
+
+
+@runtime_checkable
+class MixedSession(Protocol):
+    """What a session may offer besides: a library that takes pictures of unequal sizes in one call (and pads them)."""
+
+    def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
+        """One answer an image, in order, of one call. Raises `harness.errors.Unavailable` where this artifact's route cannot."""
 
 
 Session = DetectorSession | GraphSession

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 from harness.adapters import Restored
 from harness.adapters.detectron2_predictor import predict_each
 from harness.adapters.torch_eager import effective_of, full_fp32, read_spec
+from harness.errors import Unavailable
 from harness.families import family
+from harness.families.detectron2_configs import lazy_spec
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels
     from harness.families import Model
-    from harness.types import Detections, ModelSpec, Pixels
+    from harness.types import ModelSpec
 
 _RECEIPT = "receipt.json"
 _SPEC = "spec.json"
@@ -89,6 +92,12 @@ class StoreSession:
             return predict_each(self._predictor, images)
         return family(self._spec.family).predict(self._module, self._settings, images)
 
+    def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
+        """All images in one call of a module; a predictor takes one."""
+        if self._predictor is not None:
+            raise Unavailable("A DefaultPredictor takes one image a call.")
+        return family(self._spec.family).predict(self._module, self._settings, images, mixed=True)
+
     @cached_property
     def _settings(self) -> Any:
         """`bentoml.pytorch` keeps no configuration; the family's own is made from the spec, as a user's code would, once."""
@@ -109,10 +118,11 @@ class BentomlStore:
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """Each route is for one family."""
+        """Each route is for one family, and Detectron2's for models of a ``CfgNode``."""
         route = variant.build["route"]
         if model.family == _FAMILY_OF_ROUTE[route]:
-            return None
+            lazy = model.family == "detectron2" and lazy_spec(model)
+            return "bentoml.detectron rebuilds a model from a CfgNode; this one is made from a LazyConfig." if lazy else None
         return f"BentoML's {route} route is for {_FAMILY_OF_ROUTE[route]} models, this one is {model.family}'s."
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.adapters import Restored
 from harness.adapters.torch_eager import effective_of, full_fp32
+from harness.families.detectron2_configs import lazy_spec
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels
     from harness.families import Model
-    from harness.types import Detections, ModelSpec, Pixels
+    from harness.types import ModelSpec
 
 _CONFIG = "config.yaml"
 _CHECKPOINT = "model_final.pth"
@@ -57,8 +59,10 @@ class Detectron2Predictor:
     variants = (Variant("fp32"),)
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """Only Detectron2's models have a `DefaultPredictor`."""
-        return None if model.family == "detectron2" else "DefaultPredictor runs Detectron2's models only."
+        """Only Detectron2's models have a `DefaultPredictor`, and of these only those of a ``CfgNode``."""
+        if model.family != "detectron2":
+            return "DefaultPredictor runs Detectron2's models only."
+        return "DefaultPredictor takes a CfgNode; this model is made from a LazyConfig." if lazy_spec(model) else None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model_final.pth`` and ``config.yaml``, whose ``MODEL.WEIGHTS`` is relative to the artifact."""

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.doctor import present
 from harness.families.torchvision_resize import graph_with_size, limits_px
-from harness.tracing import Signature, expected_warnings
+from harness.families.two_images import TwoImagesSession, graph_of_two
+from harness.tracing import Signature, export_onnx
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
+    from harness.adapters import GraphSession
+    from harness.detections import Tensors
     from harness.families import Model
-    from harness.types import ModelSpec, Tensors
+    from harness.types import ModelSpec
 
 _CLASSES = {
     "INT4": "int4",
@@ -33,6 +37,7 @@ _FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
 _OPT_OUT = "ORT_DISABLE_TELEMETRY"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_ONNX = "model.onnx"
 
 
 def _onnxruntime() -> Any:
@@ -66,15 +71,18 @@ class OrtSession:
     def effective(self) -> Effective:
         """Read back from the session; the stored precision from the file. Threads None: the runtime's own, untold, number."""
         provider = self._session.get_providers()[0]
-        threads = int(self._session.get_session_options().intra_op_num_threads)
+        options = self._session.get_session_options()
+        optimised = (
+            "" if options.graph_optimization_level.name == "ORT_ENABLE_ALL" else f" ({options.graph_optimization_level.name})"
+        )
         found = _stored_precisions(self._onnx_file)
         if provider == _CUDA and self._session.get_provider_options()[_CUDA].get("use_tf32") != "0":
             found.add("fp16")  # TF32 keeps ten bits of the mantissa, as half precision does
         return Effective(
             precision=min(found, key=_FROM_LOWEST.index),
             device="cuda" if provider == _CUDA else "cpu",
-            provider=f"ONNX Runtime {provider}",
-            threads=threads or None,
+            provider=f"ONNX Runtime {provider}{optimised}",
+            threads=int(options.intra_op_num_threads) or None,
             versions={"onnxruntime": _runtime_version(), "exporter": self._signature.exporter},
         )
 
@@ -94,7 +102,15 @@ class OnnxruntimeSession:
 
     name = "onnxruntime_session"
     requires = ("onnxruntime", "onnx", "torch")
-    variants = (Variant("f32", build={"opset": 17}), Variant("f32_mended", build={"opset": 17, "mend": True}, mends="f32"))
+    # Opset 11 is what Detectron2's export guide takes (STABLE_ONNX_OPSET_VERSION), 20 the last that the exporter knows.
+    variants = (
+        Variant("f32", build={"opset": 17}),
+        Variant("f32_mended", build={"opset": 17, "mend": True}, mends="f32"),
+        *(Variant(f"opset{opset}", build={"opset": opset}, base=False) for opset in (11, 16, 18, 20)),
+        Variant("unoptimised", build={"opset": 17}, open={"optimise": False}, base=False),
+        Variant("pair_f32", build={"opset": 17, "images": 2}, base=False),
+        Variant("dynamo", build={"opset": 20, "dynamo": True}, base=False),
+    )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
         """CUDA needs the package that has the provider; only torchvision's resize needs mending."""
@@ -102,49 +118,42 @@ class OnnxruntimeSession:
             return "The installed onnxruntime has no CUDA provider; onnxruntime-gpu has."
         if variant.mends is not None and model.family != "torchvision":
             return "Nothing to mend: the resize that tracing gets wrong is torchvision's."
+        if variant.build.get("dynamo") and not present("onnxscript"):
+            return "onnxscript, which the dynamo exporter needs, is not installed: pip install 'detection-harness[dynamo]'."
         return None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model.onnx``, and the names of the graph's tensors beside it.
 
-        ``dynamo=False`` is named because torch's default exporter refuses detectors (data-dependent shapes).
-        Mended: torchvision's graph is told the size to resize to.
+        ``variant.build``: ``opset``; ``mend``: torchvision's graph is told the size to resize to; ``images`` 2: a graph that takes
+        two at once; ``dynamo``: torch's default exporter.
         """
-        import torch
-
         mend = variant.build.get("mend", False)
-        graph = graph_with_size(model) if mend else model.graph
-        with expected_warnings(), torch.no_grad():
-            torch.onnx.export(
-                graph.module,
-                tuple(graph.example.values()),
-                str(artifact / "model.onnx"),
-                dynamo=False,
-                opset_version=variant.build["opset"],
-                input_names=list(graph.example),
-                output_names=list(graph.outputs),
-                dynamic_axes={name: dict(axes) for name, axes in graph.dynamic_axes.items()},
-            )
-        exporter = f"torch.onnx.export {version('torch')} (dynamo=False, opset {variant.build['opset']})"
+        graph = graph_of_two(model) if variant.build.get("images") == 2 else graph_with_size(model) if mend else model.graph
+        exporter = export_onnx(graph, artifact / _ONNX, variant.build["opset"], dynamo=variant.build.get("dynamo", False))
         Signature.of(graph, exporter, limits_px(model) if mend else None).write(artifact)
 
     @contextmanager
-    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[OrtSession]:
-        """Start a session. ``variant.open``: ``threads`` (0: the runtime's own number).
+    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
+        """Start a session. ``variant.open``: ``threads`` (0: the runtime's own number), ``optimise`` (False turns it off).
 
         A provider that cannot start makes ONNX Runtime fall back to the CPU without an error: `OrtSession.effective` tells.
         """
         onnxruntime = _onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = variant.open.get("threads", 0)
+        if not variant.open.get("optimise", True):
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers: list[Any] = [_CPU]
         if device == "cuda":
             # Only libraries already in the process are found otherwise; torch ships the CUDA and cuDNN that fit it.
             onnxruntime.preload_dlls()
             providers.insert(0, (_CUDA, {"use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}))
-        onnx_file = artifact / "model.onnx"
-        session = onnxruntime.InferenceSession(str(onnx_file), options, providers=providers)
-        yield OrtSession(session, onnx_file, Signature.read(artifact))
+        onnx_file = artifact / _ONNX
+        session = OrtSession(
+            onnxruntime.InferenceSession(str(onnx_file), options, providers=providers), onnx_file, Signature.read(artifact)
+        )
+        yield TwoImagesSession(session) if variant.build.get("images") == 2 else session
 
 
 def _stored_precisions(onnx_file: Path) -> set[str]:

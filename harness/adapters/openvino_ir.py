@@ -8,22 +8,30 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.doctor import present
+from harness.errors import HarnessError, Unavailable
+from harness.families import family
 from harness.families.torchvision_resize import graph_with_size, limits_px
-from harness.tracing import Signature, expected_warnings
+from harness.families.two_images import TwoImagesSession, graph_of_two
+from harness.tracing import Signature, expected_warnings, export_onnx
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
-    from harness.families import Model
-    from harness.types import ModelSpec, Tensors
+    from harness.adapters import GraphSession
+    from harness.detections import Tensors
+    from harness.families import Graph, Model
+    from harness.types import ModelSpec
 
 _CLASSES = {"i4": "int4", "u4": "int4", "i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
 _UNCOMPRESSED = {"compress_to_fp16": False}
 _F32_ON_CPU = {"device": "CPU", "precision": "f32"}
+_ONNX_OPSET = 17
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
@@ -57,14 +65,16 @@ class IrSession:
     @cached_property
     def effective(self) -> Effective:
         """Read back from the compiled model; the stored precision from the IR on disk."""
-        devices = self._compiled.get_property("EXECUTION_DEVICES")
+        # While AUTO still compiles for another device it answers on the CPU, and says so in brackets.
+        devices = [device.strip("()") for device in self._compiled.get_property("EXECUTION_DEVICES")]
         found = _stored_precisions(self._core.read_model(self._ir)) | _computed_precisions(self._compiled)
+        threads, streams = (_told(self._compiled, name) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS"))
         return Effective(
             precision=min(found, key=_FROM_LOWEST.index),
-            device="cpu" if devices == ["CPU"] else ",".join(devices).lower(),
+            device=",".join(devices).lower().replace(".", ":"),
             provider=f"OpenVINO {'+'.join(devices)} plugin",
-            threads=int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
-            streams=int(self._compiled.get_property("NUM_STREAMS")),
+            threads=None if threads is None else int(threads),
+            streams=None if streams is None else int(streams),
             versions={"openvino": version("openvino"), "exporter": self._signature.exporter},
         )
 
@@ -104,45 +114,99 @@ class OpenvinoIr:
     variants = (
         Variant("f32", build=_UNCOMPRESSED, open=_F32_ON_CPU),
         Variant("f32_mended", build={**_UNCOMPRESSED, "mend": True}, open=_F32_ON_CPU, mends="f32"),
+        Variant("onnx_f32", build={**_UNCOMPRESSED, "route": "onnx"}, open=_F32_ON_CPU, base=False),
+        Variant("pair_f32", build={**_UNCOMPRESSED, "images": 2}, open=_F32_ON_CPU, base=False),
+        Variant("f32_compressed", build={"compress_to_fp16": True}, open=_F32_ON_CPU, precision="fp16", base=False),
+        Variant("default_precision", build=_UNCOMPRESSED, open={"device": "CPU"}, precision="default", base=False),
+        Variant("int8", build={**_UNCOMPRESSED, "int8": True}, open=_F32_ON_CPU, precision="int8", base=False),
+        Variant("auto", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "AUTO"}, base=False, device="any"),
+        Variant("gpu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "GPU"}, base=False, device="gpu"),
+        Variant("npu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "NPU"}, base=False, device="npu"),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """CUDA has no OpenVINO plugin."""
+        """CUDA has no OpenVINO plugin; quantising needs a library of its own."""
         if device != "cpu":
             return "OpenVINO has no CUDA plugin: its GPU plugin drives Intel devices only."
+        if variant.build.get("int8") and not present("nncf"):
+            return "NNCF, which quantises, is not installed: pip install 'detection-harness[int8]'."
         return None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model.xml`` and ``model.bin``, and the names of the graph's tensors beside them.
 
-        Mended: integers are divided in floating point, and torchvision's graph is told the size to resize to.
+        ``variant.build``: ``compress_to_fp16``; ``mend``: integers are divided in floating point, and torchvision's graph is told
+        the size to resize to; ``route`` "onnx": by way of an ONNX file; ``images`` 2: a graph that takes two at once; ``int8``.
         """
         openvino = _openvino()
+        # Asked here too: a device that is not there must not cost a conversion.
+        _demand_device(openvino.Core(), variant)
         mend = variant.build.get("mend", False)
         resized = mend and model.spec.family == "torchvision"
-        graph = graph_with_size(model) if resized else model.graph
-        example = tuple(graph.example.values())
-        with expected_warnings():
-            converted = openvino.convert_model(graph.module, example_input=example[0] if len(example) == 1 else example)
+        graph = graph_of_two(model) if variant.build.get("images") == 2 else graph_with_size(model) if resized else model.graph
+        converted, exporter = _converted(graph, variant.build.get("route", "torch"))
         if mend:
             _divide_in_float(converted)
+        if variant.build.get("int8", False):
+            converted, exporter = _quantised(converted, model), f"{exporter}, nncf.quantize {version('nncf')}"
         openvino.save_model(converted, artifact / "model.xml", compress_to_fp16=variant.build["compress_to_fp16"])
-        exporter = f"openvino.convert_model {version('openvino')}, torch {version('torch')}"
         Signature.of(graph, exporter, limits_px(model) if resized else None).write(artifact)
 
     @contextmanager
-    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[IrSession]:
-        """Compile the IR. ``variant.open``: ``device`` (a plugin), ``precision``, ``threads`` (0: the runtime's own number)."""
-        openvino = _openvino()
-        core = openvino.Core()
+    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
+        """Compile the IR. Raises `Unavailable` where the runtime does not list the device.
+
+        ``variant.open``: ``device`` (a plugin), ``precision``, ``threads`` (0: the runtime's own number).
+        """
+        core = _openvino().Core()
+        _demand_device(core, variant)
         config: dict[str, Any] = {}
         if "precision" in variant.open:
             config["INFERENCE_PRECISION_HINT"] = variant.open["precision"]
-        if variant.open.get("threads", 0):
+        if variant.open.get("threads", 0) and variant.open.get("device", "CPU") in ("CPU", "AUTO"):
             config["INFERENCE_NUM_THREADS"] = variant.open["threads"]
         ir = artifact / "model.xml"
         compiled = core.compile_model(core.read_model(ir), variant.open.get("device", "CPU"), config)
-        yield IrSession(core, ir, compiled, Signature.read(artifact))
+        session = IrSession(core, ir, compiled, Signature.read(artifact))
+        yield TwoImagesSession(session) if variant.build.get("images") == 2 else session
+
+
+def _demand_device(core: Any, variant: Variant) -> None:
+    device, listed = variant.open.get("device", "CPU"), core.available_devices
+    if device != "AUTO" and not any(name.partition(".")[0] == device for name in listed):
+        raise Unavailable(f"OpenVINO lists no {device} device here, only {', '.join(listed)}.")
+
+
+def _converted(graph: Graph, route: str) -> tuple[Any, str]:
+    """The graph as an OpenVINO model, and what exported it."""
+    openvino = _openvino()
+    converter = f"openvino.convert_model {version('openvino')}"
+    if route == "onnx":
+        with TemporaryDirectory() as folder:
+            exporter = export_onnx(graph, Path(folder) / "model.onnx", _ONNX_OPSET)
+            return openvino.convert_model(Path(folder) / "model.onnx"), f"{exporter}, {converter}"
+    example = tuple(graph.example.values())
+    with expected_warnings():
+        converted = openvino.convert_model(graph.module, example_input=example[0] if len(example) == 1 else example)
+    return converted, f"{converter}, torch {version('torch')}"
+
+
+def _quantised(converted: Any, model: Model) -> Any:
+    """Weights and activations of the weighted layers in int8, their ranges learnt from the model's calibration pictures.
+
+    Raises `HarnessError` where the model comes without such.
+    """
+    import nncf
+
+    processor = family(model.spec.family).processor(model.spec)
+    tensors = [list(processor.prepare(picture).values()) for picture in model.calibration()]
+    if not tensors:
+        raise HarnessError(f"{model.spec.id} has no pictures to calibrate with", "Give the model some: Model.calibration.")
+    # NNCF 3.4 stumbles over names that a converted model holds twice; reading a model back from IR makes them differ.
+    with TemporaryDirectory() as folder:
+        _openvino().save_model(converted, Path(folder) / "model.xml", compress_to_fp16=False)
+        reread = _openvino().Core().read_model(Path(folder) / "model.xml")
+        return nncf.quantize(reread, nncf.Dataset(tensors), subset_size=len(tensors))
 
 
 def _divide_in_float(model: Any) -> None:
@@ -169,9 +233,15 @@ def _stored_precisions(model: Any) -> set[str]:
     return {_CLASSES[name] for name in types if name in _CLASSES} or {"fp32"}
 
 
+def _told(compiled: Any, name: str) -> Any:
+    """A property of the compiled model, None where its plugin has no such: AUTO tells neither precision nor threads."""
+    return compiled.get_property(name) if name in compiled.get_property("SUPPORTED_PROPERTIES") else None
+
+
 def _computed_precisions(compiled: Any) -> set[str]:
     """What the plugin promises, and what its layers ran in; booleans are u8 there, so integers count in weighted layers only."""
-    found = {_CLASSES.get(compiled.get_property("INFERENCE_PRECISION_HINT").to_string(), "fp32")}
+    promised = _told(compiled, "INFERENCE_PRECISION_HINT")
+    found = {"fp32" if promised is None else _CLASSES.get(promised.to_string(), "fp32")}
     for op in compiled.get_runtime_model().get_ops():
         info = op.get_rt_info()
         precision = str(info["runtimePrecision"].value)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from harness.adapters import Restored
 from harness.errors import HarnessError
 from harness.families import family
-from harness.types import Effective, ModelSpec, Variant, Weights
+from harness.types import Effective, ModelSpec, Variant
 
 if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels
     from harness.families import Model
-    from harness.types import Detections, Pixels
 
 _TENSORS = "tensors.safetensors"
 _SPEC = "spec.json"
@@ -57,7 +58,8 @@ def effective_of(module: Any, provider: str, packages: Sequence[str]) -> Effecti
 
     tensors = [*module.parameters(), *module.buffers()]
     devices = sorted({tensor.device.type for tensor in tensors})
-    kinds = {_CLASSES[str(t.dtype).removeprefix("torch.")] for t in tensors if t.is_floating_point()}
+    # A stage of a detector may hold no number at all: it computes in its inputs' float32.
+    kinds = {_CLASSES[str(t.dtype).removeprefix("torch.")] for t in tensors if t.is_floating_point()} or {"fp32"}
     tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
     autocast = [kind for kind in devices if torch.is_autocast_enabled(kind)]
     if "cuda" in devices:
@@ -84,13 +86,18 @@ class EagerSession:
 
     batching = "one tensor of equally sized images"
 
-    def __init__(self, spec: ModelSpec, module: Any, config: Any, margins: bool) -> None:
-        self._spec, self._module, self._config, self._margins = spec, module, config, margins
+    def __init__(self, spec: ModelSpec, module: Any, config: Any, options: Mapping[str, Any]) -> None:
+        self._spec, self._module, self._config, self._options = spec, module, config, options
+        self._margins = bool(options.get("margins", False))
 
     @property
     def effective(self) -> Effective:
         """Read back from the module's tensors and PyTorch's switches."""
-        return effective_of(self._module, "PyTorch eager", ("torch", self._spec.family))
+        backbone = getattr(self._module, "backbone", None)
+        compiled = getattr(backbone, "_compiled_call_impl", None) is not None
+        how = "PyTorch, backbone compiled" if compiled else "PyTorch eager"
+        with self._as_asked():
+            return effective_of(self._module, how, ("torch", self._spec.family))
 
     @property
     def restored(self) -> Restored:
@@ -99,7 +106,32 @@ class EagerSession:
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
         """`Family.predict`."""
-        return family(self._spec.family).predict(self._module, self._config, images, self._margins)
+        with self._as_asked():
+            return family(self._spec.family).predict(self._module, self._config, images, self._margins)
+
+    def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
+        """`Family.predict`, all images in one call of the module."""
+        with self._as_asked():
+            return family(self._spec.family).predict(self._module, self._config, images, self._margins, mixed=True)
+
+    def _as_asked(self) -> AbstractContextManager[None]:
+        """What a variant other than the reference changes of the process, for as long as it answers."""
+        if {"bf16", "torch_threads"}.isdisjoint(self._options):
+            return nullcontext()
+        return _switched(next(self._module.parameters()).device.type, self._options)
+
+
+@contextmanager
+def _switched(device: str, options: Mapping[str, Any]) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(options.get("torch_threads", before))
+    try:
+        with torch.autocast(device, torch.bfloat16, enabled=options.get("bf16", False)):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TorchEager:
@@ -107,10 +139,18 @@ class TorchEager:
 
     name = "torch_eager"
     requires = ("torch", "safetensors")
-    variants = (Variant("fp32"),)
+    # The load's own number of threads is the harness's; two are what this variant is about.
+    variants = (
+        Variant("fp32"),
+        Variant("threads", open={"torch_threads": 2}, base=False),
+        Variant("bf16", open={"bf16": True}, precision="bf16", base=False),
+        Variant("compiled", open={"compile": True}, base=False),
+    )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """Nothing: this is the reference."""
+        """Compiling needs a compiler."""
+        if variant.open.get("compile") and not (which("g++") or which("clang++")):
+            return "torch.compile writes C++, and there is no g++ or clang++ here to compile it."
         return None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
@@ -126,7 +166,8 @@ class TorchEager:
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[EagerSession]:
         """The module in eval mode on ``device``. Raises `HarnessError` unless every tensor fits, name by name.
 
-        ``variant.open``: ``margins``, as `Family.predict` has it.
+        ``variant.open``: ``margins``, as `Family.predict` has it; ``torch_threads``; ``bf16``: autocast; ``compile``: the backbone,
+        for pictures of any size, while the first are answered. Dynamo refuses the whole of torchvision's detectors so.
         """
         from safetensors.torch import load_file
 
@@ -134,7 +175,10 @@ class TorchEager:
         module, config = family(spec.family).construct(spec)
         _fill(module, load_file(artifact / _TENSORS))
         with full_fp32():
-            yield EagerSession(spec, module.to(device).eval(), config, bool(variant.open.get("margins", False)))
+            module.to(device).eval()
+            if variant.open.get("compile"):
+                module.backbone.compile(dynamic=True)
+            yield EagerSession(spec, module, config, variant.open)
 
 
 def _fill(module: Any, tensors: dict[str, Any]) -> None:
@@ -153,8 +197,7 @@ def _fill(module: Any, tensors: dict[str, Any]) -> None:
 
 def read_spec(path: Path) -> ModelSpec:
     """The spec that was written as JSON (`dataclasses.asdict`)."""
-    raw = json.loads(path.read_text())
-    return ModelSpec(**{**raw, "weights": Weights(**raw["weights"]), "classes": tuple(raw["classes"])})
+    return ModelSpec.read(json.loads(path.read_text()))
 
 
 ADAPTER = TorchEager()

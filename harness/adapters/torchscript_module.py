@@ -14,8 +14,9 @@ from harness.tracing import Signature, expected_warnings
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
+    from harness.detections import Tensors
     from harness.families import Model
-    from harness.types import ModelSpec, Tensors
+    from harness.types import ModelSpec
 
 _TRACE = "model.pt"
 

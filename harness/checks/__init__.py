@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness.types import Cell, Image, Measure, ModelSpec, Observation, Purpose, Status, Variant
+from harness.types import Cell, Image, Json, Measure, ModelSpec, Observation, Purpose, Status, Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,9 @@ class Evidence:
     """All that a judge sees: the observations of one cell and of its reference.
 
     ``observed`` and ``reference`` hold one observation a purpose (the reference is ``torch_eager`` on the same model and device);
-    ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this run, in order.
+    ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this run, in order;
+    ``sample`` is the id of the picture that was used for export; ``truth`` gives what those images show, in COCO form, image ids
+    from 1 in their order.
     """
 
     cell: Cell
@@ -28,6 +30,8 @@ class Evidence:
     reference: Mapping[Purpose, Observation]
     floors: tuple[Observation, ...]
     images: tuple[Image, ...]
+    truth: Callable[[], Mapping[str, Json]]
+    sample: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,8 @@ class Check:
     """One demand. ``needs`` are the cell's own jobs; ``reference`` says which of the reference's it is compared with.
 
     ``handles`` are those of its own jobs whose error this check judges itself; ``spares`` those without which it can still judge
-    the rest (another check tells their error); for any other error it is declined.
+    the rest (another check tells their error); for any other error it is declined. ``output`` is what of a model's outputs it is
+    about (`ModelSpec.outputs`): only models that give it are asked; empty: all.
     """
 
     id: str
@@ -57,6 +62,7 @@ class Check:
     reference: frozenset[Purpose] = frozenset()
     handles: frozenset[Purpose] = frozenset()
     spares: frozenset[Purpose] = frozenset()
+    output: str = ""
 
     @property
     def suite(self) -> str:
@@ -65,12 +71,11 @@ class Check:
 
 
 # Below the nouns, because each of these modules needs them.
-from harness.checks import contract, fidelity, parity, reference, throughput  # noqa: E402
+from harness.checks import behaviour, contract, fidelity, outputs, parity, pictures, precision, reference, throughput  # noqa: E402
 from harness.checks.rules import judge  # noqa: E402
 
-CHECKS: Mapping[str, Check] = MappingProxyType(
-    {check.id: check for module in (contract, reference, fidelity, parity, throughput) for check in module.CHECKS}
-)
+_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, throughput)
+CHECKS: Mapping[str, Check] = MappingProxyType({check.id: check for module in _MODULES for check in module.CHECKS})
 """Every check by id, in the order of the page."""
 
 __all__ = ["CHECKS", "Check", "Evidence", "Judgement", "judge"]

@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import levels
+from harness.behaviour import BLANK
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.rules import broke
-from harness.types import Detections, Effective, Image, Measure, ModelSpec, Purpose, Status
-
-BLANK = "blank"
-"""The image of every deck that shows nothing."""
+from harness.detections import Detections
+from harness.types import Effective, Image, Measure, ModelSpec, Purpose, Status
 
 
 def opens(evidence: Evidence) -> Judgement:
@@ -62,10 +61,11 @@ def other_than_asked(evidence: Evidence, found: Effective | None) -> str:
     """How the runtime differs from what was asked, in words; empty where it does not."""
     if found is None:
         return "the runtime did not say how it runs"
-    if found.precision != evidence.variant.precision:
+    if evidence.variant.precision not in ("default", found.precision):
         return f"the effective precision is {found.precision}, asked was {evidence.variant.precision}"
-    if device_kind(found.device) != evidence.cell.device:
-        return f"the effective device is {found.device}, asked was {evidence.cell.device}"
+    device = evidence.variant.device or evidence.cell.device
+    if device not in ("any", device_kind(found.device)):
+        return f"the effective device is {found.device}, asked was {device}"
     return ""
 
 
@@ -109,8 +109,12 @@ def _faults(found: Detections, image: Image, spec: ModelSpec) -> Iterator[str]:
         yield f"{len(found)} detections, above the cap of {spec.detection_cap}"
     if len(found) and image.id == BLANK:
         yield f"{len(found)} detections on a blank picture"
-    if len(found) and spec.task == "segmentation":
+    if len(found) and "masks" in spec.outputs:
         yield from _mask_faults(found, image)
+    if len(found) and "keypoints" in spec.outputs:
+        yield from _keypoint_faults(found, image, spec)
+    if "panoptic" in spec.outputs:
+        yield from _panoptic_faults(found, image, spec)
 
 
 def _mask_faults(found: Detections, image: Image) -> Iterator[str]:
@@ -119,6 +123,44 @@ def _mask_faults(found: Detections, image: Image) -> Iterator[str]:
     elif found.masks.size_hw_px != (image.height_px, image.width_px):
         height, width = found.masks.size_hw_px
         yield f"masks of {width}x{height} px for an image of {image.width_px}x{image.height_px} px"
+
+
+def _keypoint_faults(found: Detections, image: Image, spec: ModelSpec) -> Iterator[str]:
+    """The detectors known here read keypoints off a heatmap over the box: they cannot lie outside it."""
+    if found.keypoints is None:
+        yield "no keypoints, from a model that finds them"
+        return
+    if found.keypoints.shape[1:] != (len(spec.keypoints), 3):
+        yield f"keypoints of shape {list(found.keypoints.shape)}, not [{len(found)}, {len(spec.keypoints)}, 3]"
+        return
+    slack_px = levels.KEYPOINT_OUTSIDE * np.array([image.width_px, image.height_px])
+    places = found.keypoints[:, :, :2].astype(np.float64)
+    low, high = found.boxes_xyxy_px[:, None, :2] - slack_px, found.boxes_xyxy_px[:, None, 2:] + slack_px
+    finite = np.isfinite(found.keypoints).all(axis=2)
+    outside = finite & ((places < low) | (places > high)).any(axis=2)
+    for broken, words in ((~finite, "which is not finite"), (outside, "outside its box by more than 1 % of the image")):
+        for index, point in np.argwhere(broken)[:1]:
+            values = ", ".join(f"{value:.6g}" for value in found.keypoints[index, point])
+            yield f"detection {index} has the keypoint {spec.keypoints[point]} at [{values}], {words}"
+
+
+def _panoptic_faults(found: Detections, image: Image, spec: ModelSpec) -> Iterator[str]:
+    if found.panoptic is None:
+        yield "no panoptic segments, from a model that finds them"
+        return
+    height, width = found.panoptic.ids.shape
+    if (height, width) != (image.height_px, image.width_px):
+        yield f"panoptic segments of {width}x{height} px for an image of {image.width_px}x{image.height_px} px"
+    for segment in found.panoptic.segments:
+        kind, names = ("thing", spec.classes) if segment.is_thing else ("stuff", spec.stuff)
+        if not 0 <= segment.label < len(names):
+            yield f"segment {segment.id} has the label {segment.label}, of {len(names)} kinds of {kind} from 0"
+        if segment.score is not None and not 0 <= segment.score <= 1:
+            yield f"segment {segment.id} has the score {segment.score:.6g}, outside 0..1"
+        if segment.is_thing and image.id == BLANK:
+            yield f"segment {segment.id} is a thing on a blank picture"
+        if not (found.panoptic.ids == segment.id).any():
+            yield f"segment {segment.id} has no pixel"
 
 
 CHECKS = (
@@ -139,7 +181,9 @@ CHECKS = (
         "Answers are in proper form",
         "One answer for each image of the deck; boxes finite, right way round and inside the image (a float32 rounding of "
         "0.001 px over the edge is allowed); scores in 0..1 and not below the model's threshold; labels within its classes; "
-        "no more detections than its cap; masks of the image's size where the model segments; nothing on a blank picture. "
+        "no more detections than its cap; where the model gives them, masks and panoptic segments of the image's size, segments "
+        "of its classes and stuff, keypoints finite and inside their box (1 % of the image's side over its edge is allowed, as a "
+        "box below a pixel of the resized picture is taken for a whole one); nothing on a blank picture. "
         "What usually breaks it: boxes left in the resized frame, clipping or the threshold lost in conversion, labels that "
         "count a background class. What to do: look at the named detection; its value shows which step was lost.",
         frozenset({Purpose.PARITY}),

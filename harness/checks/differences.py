@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.types import Detections, Json, Masks, Measure, Restoration, TensorDigest
+from harness.detections import Detections, Masks, Panoptic
+from harness.types import Json, Measure, Restoration, TensorDigest
 
 
 def tensor_differences(saved: Restoration, found: Restoration, *, device: bool = False) -> Iterator[str]:
@@ -75,13 +76,27 @@ def unequal(expected: Detections | None, found: Detections | None) -> str:
         return "there is an answer on one side only"
     if len(expected) != len(found):
         return f"there are {len(found)} detections instead of {len(expected)}"
-    for name in ("boxes_xyxy_px", "scores", "labels"):
+    for name in ("boxes_xyxy_px", "scores", "labels", "raw_masks", "keypoints", "masks", "panoptic"):
         mine, theirs = getattr(expected, name), getattr(found, name)
-        if mine.tobytes() != theirs.tobytes():
-            return _first_row(name, mine, theirs)
-    if (expected.masks is None) != (found.masks is None):
-        return f"there are {'no masks' if found.masks is None else 'masks'}, unlike before"
-    return "" if expected.masks is None or found.masks is None else _unequal_masks(expected.masks, found.masks)
+        if (mine is None) != (theirs is None):
+            return f"there are {'no ' if theirs is None else ''}{_WORDS.get(name, name)}, unlike before"
+        words = "" if mine is None else _unequal_field(name, mine, theirs)
+        if words:
+            return words
+    return ""
+
+
+_WORDS = {"raw_masks": "raw masks", "panoptic": "panoptic segments"}
+
+
+def _unequal_field(name: str, expected: Any, found: Any) -> str:
+    if isinstance(expected, Masks):
+        return _unequal_masks(expected, found)
+    if isinstance(expected, Panoptic):
+        return _unequal_panoptic(expected, found)
+    if expected.shape != found.shape:
+        return f"{_WORDS.get(name, name)} have the shape {list(found.shape)}, it was {list(expected.shape)}"
+    return "" if expected.tobytes() == found.tobytes() else _first_row(_WORDS.get(name, name), expected, found)
 
 
 def _unequal_masks(expected: Masks, found: Masks) -> str:
@@ -92,6 +107,19 @@ def _unequal_masks(expected: Masks, found: Masks) -> str:
             flipped = int((expected.full(index) ^ found.full(index)).sum())
             return f"the mask of detection {index} differs in {flipped} pixels"
     return ""
+
+
+def _unequal_panoptic(expected: Panoptic, found: Panoptic) -> str:
+    if expected.ids.shape != found.ids.shape:
+        return f"the panoptic segments are of an image of {found.ids.shape} px (height, width), they were of {expected.ids.shape}"
+    # As text: a score that is not a number is equal to itself here.
+    for before, after in zip(map(str, expected.segments), map(str, found.segments), strict=False):
+        if before != after:
+            return f"there is a {after}, it was a {before}"
+    if len(expected.segments) != len(found.segments):
+        return f"there are {len(found.segments)} panoptic segments instead of {len(expected.segments)}"
+    apart = int((expected.ids != found.ids).sum())
+    return f"{apart} pixels are of another panoptic segment" if apart else ""
 
 
 def _first_row(name: str, expected: NDArray[Any], found: NDArray[Any]) -> str:

@@ -54,7 +54,7 @@ def answers(evidence: Evidence) -> Judgement:
     expected = own if is_reference or not live else evidence.reference[Purpose.PARITY]
     whose = "its own beside the source" if expected is own else "the reference's"
     compared = 0
-    for observation in evidence.observed.values():
+    for observation in (evidence.observed[purpose] for purpose in _OPENED if purpose in evidence.observed):
         if observation.error is not None:
             continue
         # The build job always runs on the CPU: its answers say nothing about a cell on another device.

@@ -12,7 +12,8 @@ from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import other_than_asked
 from harness.checks.reference import NoiseFloor, limits, noise_floor
-from harness.compare import Comparison, Pair, Quantity, compare
+from harness.compare import Comparison, Output, Pair, compare
+from harness.pairs import Quantity
 from harness.types import Measure, Purpose, Status
 
 Judge: TypeAlias = Callable[[Evidence], Judgement]
@@ -20,40 +21,57 @@ Measured: TypeAlias = Callable[[Evidence, Comparison, NoiseFloor], Judgement]
 Column: TypeAlias = NDArray[np.float64]
 
 
-def _at_fp32(judge: Measured, *, masks: bool = False) -> Judge:
-    """The preconditions of every parity check: another cell than the reference, run as asked, at fp32, a whole reference.
+def not_comparable(evidence: Evidence) -> Judgement | None:
+    """Which precondition of parity fails: another cell than the reference, run as asked, a whole reference. None if all hold."""
+    own, reference = evidence.observed[Purpose.PARITY], evidence.reference[Purpose.PARITY]
+    if own.job == reference.job:
+        return Judgement(Status.DECLINED, "this is the reference itself: see reference.stable")
+    differs = other_than_asked(evidence, own.effective)
+    if differs:
+        return Judgement(Status.ERRORED, f"{differs}: see contract.effective")
+    unanswered = [image.id for image in evidence.images if image.id not in reference.answers]
+    if unanswered:
+        return Judgement(Status.ERRORED, f"not established: the reference left image {unanswered[0]} unanswered")
+    return None
 
-    ``masks`` True has the masks compared too.
-    """
 
+def precision_class(evidence: Evidence) -> str:
+    """In which precision the cell answered, as read back from its runtime: the class that decides which levels hold."""
+    effective = evidence.observed[Purpose.PARITY].effective
+    return "" if effective is None else effective.precision
+
+
+def compared(evidence: Evidence, floor: NoiseFloor, compares: tuple[Output, ...] = ()) -> Comparison:
+    """The cell's answers beside the reference's, on the whole deck."""
+    reference, own = (side[Purpose.PARITY] for side in (evidence.reference, evidence.observed))
+    deck = [image.id for image in evidence.images]
+    return compare(reference.answers, own.answers, limits(evidence, floor), deck, compares, reference.ledgers)
+
+
+def _at_fp32(judge: Measured, output: str, compares: tuple[Output, ...]) -> Judge:
     def guarded(evidence: Evidence) -> Judgement:
-        own, reference = evidence.observed[Purpose.PARITY], evidence.reference[Purpose.PARITY]
-        if own.job == reference.job:
-            return Judgement(Status.DECLINED, "this is the reference itself: see reference.stable")
-        differs = other_than_asked(evidence, own.effective)
-        if differs:
-            return Judgement(Status.ERRORED, f"{differs}: see contract.effective")
-        if evidence.variant.precision != "fp32":
-            words = f"{evidence.variant.precision} is judged by average precision on at least 1,000 objects: not established here"
-            return Judgement(Status.INCONCLUSIVE, words)
-        unanswered = [image.id for image in evidence.images if image.id not in reference.answers]
-        if unanswered:
-            return Judgement(Status.ERRORED, f"not established: the reference left image {unanswered[0]} unanswered")
+        if output not in {"", *evidence.spec.outputs}:
+            return Judgement(Status.DECLINED, f"this model gives no {output}")
+        unfit = not_comparable(evidence)
+        if unfit is not None:
+            return unfit
+        if precision_class(evidence) != "fp32":
+            words = f"{precision_class(evidence)} is judged by average precision alone: see parity.precision"
+            return Judgement(Status.DECLINED, words)
         floor = noise_floor(evidence)
-        known = limits(evidence, levels.score_level(floor.score))
-        deck = [image.id for image in evidence.images]
-        return judge(evidence, compare(reference.answers, own.answers, known, deck, masks=masks), floor)
+        return judge(evidence, compared(evidence, floor, compares), floor)
 
     return guarded
 
 
 def detections(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
     """The same detections, both ways: none missing, none extra, but for a few that a tie explains."""
-    unexplained = found.missing + found.extra - found.certified
+    unexplained = found.unexplained
     allowed = levels.certified_allowed(found.matched + found.missing)
     measures = (
         Measure("unmatched and not certified", unexplained, 0, "detections"),
         Measure("certified", found.certified, allowed, "detections"),
+        *(Measure(f"certified: {tie}", count, unit="detections") for tie, count in found.certified_by.items()),
         Measure("missing", found.missing, unit="detections"),
         Measure("extra", found.extra, unit="detections"),
         Measure("matched", found.matched, unit="detections"),
@@ -65,11 +83,17 @@ def detections(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgemen
         words, image = max(_unmatched(evidence, found))[1:]
         words += f" ({unexplained} unmatched in all, level 0)"
     elif found.certified > allowed:
-        words, image = f"{found.certified} detections differ for a certified reason, level {allowed}", found.worst_image()
+        words = f"{found.certified} detections differ for a certified reason ({_ties(found)}), level {allowed}"
+        image = found.worst_image()
     else:
-        tied = f"; {found.certified} more differ by a tie at the threshold or the cap" if found.certified else ""
+        tied = f"; {found.certified} differ by a certified tie ({_ties(found)})" if found.certified else ""
         return Judgement(Status.PASSED, f"{found.matched} detections matched one to one{tied}", found.detections, measures)
     return Judgement(Status.FAILED, words, found.detections, measures, image)
+
+
+def _ties(found: Comparison) -> str:
+    """What explains the certified differences, the most frequent first."""
+    return ", ".join(tie for tie, _ in sorted(found.certified_by.items(), key=lambda item: -item[1]))
 
 
 def classes(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
@@ -83,22 +107,22 @@ def classes(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
         where = f"detection {pair.reference} on image {pair.image}"
         return f"{where} is {_class(evidence, expected)}, answered {_class(evidence, got)}"
 
-    failed = _failed(found, "class_differs", differs, words, measures)
-    return failed or Judgement(Status.PASSED, f"{len(differs)} matched detections agree in class", len(differs), measures)
+    fault = failed(found, "class_differs", differs, words, measures)
+    return fault or Judgement(Status.PASSED, f"{len(differs)} matched detections agree in class", len(differs), measures)
 
 
 def scores(_: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
     """Scores of matched detections within the level."""
     level = levels.score_level(floor.score)
     apart = found.column("score")
-    measures = (*_spread(found, "score", "score", level), Measure("noise floor F of scores", floor.score))
+    measures = (*spread(found, "score", "score", level), Measure("noise floor F of scores", floor.score))
 
     def words(index: int, pair: Pair) -> str:
         return f"score of detection {pair.reference} on image {pair.image} differs by {apart[index]:.2g}, level {level:.2g}"
 
     passed = f"{len(apart)} scores within {level:.2g}, the worst {found.worst('score'):.2g}{_noted(apart, levels.SCORE_NOTED)}"
-    failed = _failed(found, "score", apart / level, words, measures, beyond=1.0)
-    return failed or Judgement(Status.PASSED, passed, len(apart), measures)
+    fault = failed(found, "score", apart / level, words, measures, beyond=1.0)
+    return fault or Judgement(Status.PASSED, passed, len(apart), measures)
 
 
 def boxes(_: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
@@ -108,7 +132,7 @@ def boxes(_: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
     judged = side_px >= levels.BOX_MIN_SIDE_PX
     large = side_px >= levels.IOU_LARGE_SIDE_PX
     measures = (
-        *_spread(found, "box_px", "box", float(level_px[judged].min(initial=levels.BOX_LIMIT_PX)), "px", judged),
+        *spread(found, "box_px", "box", float(level_px[judged].min(initial=levels.BOX_LIMIT_PX)), "px", judged),
         Measure("worst box against its level", float((apart_px / level_px).max(initial=0.0)), 1.0),
         Measure("worst IoU, side from 32 px", float(iou[large].min(initial=1.0)), levels.IOU_LARGE),
         Measure("worst IoU, side 8 to 32 px", float(iou[judged & ~large].min(initial=1.0)), levels.IOU_SMALL),
@@ -124,45 +148,14 @@ def boxes(_: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
         return f"IoU of detection {pair.reference} on image {pair.image} is {iou[index]:.5f}, level {iou_level[index]}"
 
     compared = int(judged.sum())
-    failed = _failed(found, "box_px", apart_px / level_px, px_words, measures, beyond=1.0)
-    failed = failed or _failed(found, "iou", iou_level - iou, iou_words, measures)
+    fault = failed(found, "box_px", apart_px / level_px, px_words, measures, beyond=1.0)
+    fault = fault or failed(found, "iou", iou_level - iou, iou_words, measures)
     worst = f"{compared} boxes within their level, the worst {apart_px[judged].max(initial=0.0):.2g} px"
     passed = worst + _noted(apart_px[judged], levels.BOX_NOTED_PX, " px")
-    return failed or Judgement(Status.PASSED, passed, compared, measures)
+    return fault or Judgement(Status.PASSED, passed, compared, measures)
 
 
-def masks(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
-    """Masks of matched detections overlap within the level, and flip only where the reference itself is in doubt."""
-    if evidence.spec.task != "segmentation":
-        return Judgement(Status.DECLINED, "this model gives no masks")
-    iou, area, flips = (found.column(name) for name in ("mask_iou", "mask_area_px", "mask_unexplained_px"))
-    level = levels.mask_iou_level(area)
-    large = area >= levels.MASK_LARGE_AREA_PX
-    small = ~large & (area >= levels.MASK_SMALL_AREA_PX)
-    measures = (
-        Measure("worst mask IoU, area from 1024 px", float(iou[large].min(initial=1.0)), levels.MASK_IOU_LARGE),
-        Measure("worst mask IoU, area 64 to 1024 px", float(iou[small].min(initial=1.0)), levels.MASK_IOU_SMALL),
-        Measure("flipped away from the threshold", float(flips.sum()), 0, "px"),
-        Measure("flipped", float(found.column("mask_flipped_px").sum()), unit="px"),
-        Measure("compared", found.mask_pixels, unit="px"),
-    )
-    if len(iou) < found.matched:
-        words = f"{found.matched - len(iou)} of {found.matched} matched detections have a mask on one side only, or on none"
-        return Judgement(Status.FAILED, words, found.matched, measures)
-
-    def iou_words(index: int, pair: Pair) -> str:
-        return f"mask IoU of detection {pair.reference} on image {pair.image} is {iou[index]:.5f}, level {level[index]}"
-
-    def flip_words(index: int, pair: Pair) -> str:
-        where = f"mask of detection {pair.reference} on image {pair.image}"
-        return f"{where}: {flips[index]:.0f} pixels flip that the reference has more than 0.01 from the threshold, level 0"
-
-    failed = _failed(found, "mask_iou", level - iou, iou_words, measures)
-    failed = failed or _failed(found, "mask_unexplained_px", flips, flip_words, measures)
-    return failed or Judgement(Status.PASSED, f"{len(iou)} masks agree over {found.mask_pixels} px", len(iou), measures)
-
-
-def _failed(
+def failed(
     found: Comparison,
     quantity: Quantity,
     severity: Column,
@@ -171,7 +164,7 @@ def _failed(
     *,
     beyond: float = 0.0,
 ) -> Judgement | None:
-    """Failed, naming the pair of the greatest ``severity`` ``float64 [P]``, where any lies ``beyond``; else None."""
+    """A judgement that names the pair of the greatest ``severity`` ``float64 [P]``, where any lies ``beyond``, else None."""
     guilty = int((severity > beyond).sum())
     if not guilty:
         return None
@@ -181,7 +174,7 @@ def _failed(
     return Judgement(Status.FAILED, words(worst, pair) + count, len(severity), measures, pair.image)
 
 
-def _spread(
+def spread(
     found: Comparison, quantity: Quantity, name: str, level: float, unit: str = "", judged: NDArray[np.bool_] | None = None
 ) -> tuple[Measure, ...]:
     """Worst, 99th percentile and median of a difference, the worst against the level."""
@@ -219,61 +212,55 @@ def _class(evidence: Evidence, label: np.int64) -> str:
     return names[label] if 0 <= label < len(names) else f"class {label} of {len(names)}"
 
 
-def _check(name: str, title: str, asks: str, judge: Judge) -> Check:
+def check(name: str, title: str, asks: str, judge: Measured, *, output: str = "", compares: tuple[Output, ...] = ()) -> Check:
+    """A check at fp32 of models that give ``output``; ``compares`` is what it needs measured besides boxes, scores and classes."""
     return Check(
         f"parity.{name}",
         title,
         f"{asks} The answers are matched as sets, by overlap without class, one to one; the reference is torch_eager on the same "
         "model, device and deck, one image at a time.",
         frozenset({Purpose.PARITY}),
-        judge,
+        _at_fp32(judge, output, compares),
         frozenset({Purpose.PARITY, Purpose.FLOOR}),
+        output=output,
     )
 
 
 CHECKS = (
-    _check(
+    check(
         "detections",
         "The same detections",
-        "Nothing is missing and nothing extra: level 0. Excused, and counted, are detections that a tie explains: a score "
-        "within tolerance of the threshold, or tied with the last rank where an answer is full to the cap; at most one, or "
-        "0.5 %. What usually breaks it: another threshold, cap or NMS in the converted graph, a lost image size, another "
-        "resize. What to do: look at the named image with both answers drawn over it.",
-        _at_fp32(detections),
+        "Nothing is missing and nothing extra: level 0. Excused, and counted, are detections that a certified tie explains: the "
+        "reference's own candidates show that a score on the threshold, two rivals, an overlap, a last rank or two proposals were "
+        "apart by less than the levels, and decided the other way they give this answer; at most one, or 0.5 %. What usually "
+        "breaks it: another threshold, cap or NMS in the converted graph, a lost image size, another resize. What to do: look at "
+        "the named image with both answers drawn over it.",
+        detections,
     ),
-    _check(
+    check(
         "classes",
         "The same classes",
         "Every matched detection has the reference's class: level 100 %. What usually breaks it: a background class counted "
         "or dropped, labels that start at 1, classes in another order. What to do: compare the two names in the reason; a "
         "constant shift is a label map, single flips are near-ties of two classes.",
-        _at_fp32(classes),
+        classes,
     ),
-    _check(
+    check(
         "scores",
         "The same scores",
         "Scores of matched detections differ by at most max(1e-4, 4F), never by more than 1e-3; above 2e-5 is noted. F is "
         "the noise floor: the reference against itself over thread counts and batches, in the same run. What usually breaks "
         "it: lower precision than claimed, another resize or channel order, a softmax in half precision. What to do: if "
         "boxes fail too, look before the heads; if not, at the last layers.",
-        _at_fp32(scores),
+        scores,
     ),
-    _check(
+    check(
         "boxes",
         "The same boxes",
         "Coordinates of matched boxes with a side of 8 px and more differ by at most max(0.01 px, 1e-4 x side, 4F), never by "
         "more than 0.1 px (above 0.001 px is noted), and their IoU is at least 0.999 from 32 px and 0.99 from 8 px; the side "
         "is the shorter one. What usually breaks it: scaling back by a rounded factor, pooling aligned otherwise, clipping "
         "to another size. What to do: a difference that grows with the coordinate is a scale, a constant one an offset.",
-        _at_fp32(boxes),
-    ),
-    _check(
-        "masks",
-        "The same masks",
-        "Masks of matched detections have an IoU of at least 0.999 from 1024 px of area and 0.99 from 64 px, and every pixel "
-        "that flips lies within 0.01 of the threshold in the reference. What usually breaks it: pasting by another "
-        "interpolation, masks rounded before they are resized, boxes rounded before they are pasted. What to do: see the "
-        "boxes first; a mask cannot agree in a box that does not.",
-        _at_fp32(masks, masks=True),
+        boxes,
     ),
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from harness import levels
+from harness.certificates import Limits
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.differences import unequal
 from harness.checks.rules import broke
-from harness.compare import Comparison, Limits, compare
+from harness.compare import Comparison, compare
 from harness.types import Load, Measure, Observation, Purpose, Status
 
 
@@ -24,14 +25,19 @@ class NoiseFloor(NamedTuple):
     box_px: float
 
 
+SILENT = NoiseFloor(0.0, 0.0)
+"""No noise: the levels as they are before any."""
+
+
 def noise_floor(evidence: Evidence) -> NoiseFloor:
     """F of the reference that this evidence is judged against; zero, so that no level is raised, where nothing was repeated."""
-    return _widest(_repeats(evidence.reference[Purpose.PARITY], evidence.floors, limits(evidence, levels.SCORE)))
+    return _widest(_repeats(evidence.reference[Purpose.PARITY], evidence.floors, limits(evidence)))
 
 
-def limits(evidence: Evidence, score_tolerance: float) -> Limits:
-    """What certificates need to know of this cell's model."""
-    return Limits(evidence.spec.score_threshold, evidence.spec.detection_cap, score_tolerance)
+def limits(evidence: Evidence, floor: NoiseFloor = SILENT) -> Limits:
+    """What counts as a tie for this cell's model, at that noise floor."""
+    spec = evidence.spec
+    return Limits(spec.score_threshold, spec.detection_cap, levels.score_level(floor.score), floor.box_px)
 
 
 def stable(evidence: Evidence) -> Judgement:
@@ -45,16 +51,16 @@ def stable(evidence: Evidence) -> Judgement:
         if floor.error is not None:
             return Judgement(Status.ERRORED, f"not established: {broke(floor)}")
     own = evidence.observed[Purpose.PARITY]
-    repeats = _repeats(own, evidence.floors, limits(evidence, levels.SCORE))
+    repeats = _repeats(own, evidence.floors, limits(evidence))
     measures = _measures(repeats)
     compared, equal = 0, 0
     for floor, found in zip(evidence.floors, repeats, strict=True):
         compared += found.detections
         differing = [image for image, answer in own.answers.items() if unequal(answer, floor.answers.get(image))]
         equal += not differing
-        fault = _fault(found)
-        if fault:
-            words = f"repeated with {_words(floor.job.load)}, {fault}"
+        wrong = fault(found)
+        if wrong:
+            words = f"repeated with {_words(floor.job.load)}, {wrong}"
             return Judgement(Status.FAILED, words, compared, measures, found.worst_image())
     words = f"{len(repeats)} repeats under other loads agree, {equal} of them bit for bit"
     return Judgement(Status.PASSED, words, compared, measures)
@@ -64,7 +70,7 @@ def stable(evidence: Evidence) -> Judgement:
 def _repeats(reference: Observation, floors: tuple[Observation, ...], tolerance: Limits) -> tuple[Comparison, ...]:
     """The reference against each repeat that answered, masks left out; kept, because every parity check of a model asks for it."""
     answered = (floor.answers for floor in floors if floor.error is None)
-    return tuple(compare(reference.answers, answers, tolerance, masks=False) for answers in answered)
+    return tuple(compare(reference.answers, answers, tolerance, outputs=(), ledgers=reference.ledgers) for answers in answered)
 
 
 def _widest(repeats: Sequence[Comparison]) -> NoiseFloor:
@@ -84,13 +90,13 @@ def _measures(repeats: Sequence[Comparison]) -> tuple[Measure, ...]:
     )
 
 
-def _fault(found: Comparison) -> str:
-    """In which way a repeat misses the levels that hold for a backend; empty where it does not."""
-    if found.missing + found.extra > found.certified:
-        return f"{found.missing + found.extra - found.certified} detections have no partner, level 0"
+def fault(found: Comparison) -> str:
+    """In which way a repeat misses the levels that hold for a backend, before any noise; empty where it does not."""
+    if found.unexplained:
+        return f"{found.unexplained} detections have no partner, level 0"
     allowed = levels.certified_allowed(found.matched + found.missing)
     if found.certified > allowed:
-        return f"{found.certified} detections differ by a tie at the threshold or the cap, level {allowed}"
+        return f"{found.certified} detections differ by a tie, level {allowed}"
     if found.worst("class_differs"):
         return "a matched detection has another class"
     if found.worst("score") > levels.SCORE:
@@ -98,7 +104,18 @@ def _fault(found: Comparison) -> str:
     beyond = found.column("box_px") / levels.box_level_px(found.column("side_px"))
     if beyond.max(initial=0.0) > 1.0:
         return f"a box differs by {found.column('box_px')[beyond.argmax()]:.2g} px, {beyond.max():.2g} times its level"
-    return ""
+    return next(_output_faults(found), "")
+
+
+def _output_faults(found: Comparison) -> Iterator[str]:
+    """The same of what a detector gives besides boxes, scores and classes, where it was compared."""
+    short = levels.mask_iou_level(found.column("mask_area_px")) - found.column("mask_iou")
+    if short.max(initial=0.0) > 0.0:
+        yield f"two masks have an IoU of {found.column('mask_iou')[short.argmax()]:.4f}"
+    if found.worst("keypoint_px") > levels.KEYPOINT_PX:
+        yield f"a keypoint lies {found.worst('keypoint_px'):.2g} px off, level {levels.KEYPOINT_PX} px"
+    if found.panoptic_quality < levels.PANOPTIC_QUALITY:
+        yield f"the panoptic quality is {found.panoptic_quality:.4f}, level {levels.PANOPTIC_QUALITY}"
 
 
 def _words(load: Load) -> str:

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from harness.checks import Check, Evidence, Judgement
 from harness.types import Observation, Purpose, Status
 
-_TOLD_BY = {Purpose.FIDELITY: "fidelity.only_carrier", Purpose.TIMING: "throughput.batch_curve"}
+_TOLD_BY = {
+    Purpose.FIDELITY: "fidelity.only_carrier",
+    Purpose.BEHAVIOUR: "contract.same_twice",
+    Purpose.TIMING: "throughput.batch_curve",
+}
 """Where the error of a job is told; all others in ``contract.opens``."""
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")

@@ -6,13 +6,21 @@ into `Detections`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import MalformedDetections
+
 if TYPE_CHECKING:
-    from harness.types import Detections, ModelSpec, Pixels, Tensors
+    from harness.detections import Detections, Pixels, Tensors
+    from harness.ledger import Ledger
+    from harness.stages import Stage
+    from harness.types import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Model:
     ``module`` is in eval mode on the CPU; ``graph`` traces it; ``sample`` is a picture with detections. ``config`` is the
     family's own configuration object. ``native`` holds the objects that this library's users save (Detectron2: ``predictor``).
     ``attached`` is what a user stores beside the model: labels, metadata, custom objects, under these keys; a route that can keep
-    them must be given exactly these objects.
+    them must be given exactly these objects. ``calibration`` gives pictures that whoever quantises may learn ranges from.
     """
 
     spec: ModelSpec
@@ -46,6 +54,7 @@ class Model:
     graph: Graph
     native: Mapping[str, Any] = field(default_factory=dict)
     attached: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Callable[[], Iterable[Pixels]] = tuple
 
 
 class Processor(Protocol):
@@ -76,15 +85,31 @@ class Family(Protocol):
     def processor(self, spec: ModelSpec) -> Processor:
         """The preprocessing and postprocessing around the model's graph."""
 
-    def predict(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False) -> list[Detections]:
+    def predict(
+        self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False, *, mixed: bool = False
+    ) -> list[Detections]:
         """Answer with a live module; images of equal size go in as one batch, others one by one, in order.
 
         With ``margins`` the mask pixels near the threshold are marked (`Masks.near`): what the reference is asked for, and nobody
-        whose time is taken.
+        whose time is taken. With ``mixed`` all images go in as one batch, which the library pads to one size.
         """
+
+    def stages(self, spec: ModelSpec, module: Any) -> tuple[Stage, ...]:
+        """What ``module``, in eval mode, does between the graph's input and outputs: stages that together give the same bits."""
+
+    def ledger(self, module: Any, config: Any, image: Pixels) -> Ledger | None:
+        """What a live module, which is left as it is, weighs up to answer this image; None for an architecture not known here."""
 
     def config_text(self, config: Any) -> str:
         """The configuration as text, equal for equal configurations."""
+
+
+def whole_numbers(name: str, values: Any) -> NDArray[np.int64]:
+    """Labels as they come out of a graph, ``int64``. Raises `MalformedDetections` for floats: an index that was rounded is none."""
+    found = np.asarray(values)
+    if found.dtype.kind not in "iu":
+        raise MalformedDetections(f"{name} are {found.dtype}, not integers")
+    return found.astype(np.int64)
 
 
 FAMILIES = ("detectron2", "torchvision")

@@ -1,39 +1,41 @@
-"""Detectron2: zoo configurations, `DefaultPredictor`'s preprocessing, `GeneralizedRCNN` traced without postprocessing.
+"""Detectron2: `DefaultPredictor`'s preprocessing, `GeneralizedRCNN` traced without postprocessing, postprocessing on the host.
 
-``ModelSpec.config`` is ``{"zoo": name}`` or ``{"file": path}``, the configuration to start from, and ``{"opts": {key: value}}``,
-what is changed in it. ``score_threshold`` and ``detection_cap`` of the spec become ``SCORE_THRESH_TEST`` and
-``DETECTIONS_PER_IMAGE``.
+What ``ModelSpec.config`` may hold is said in `harness.families.detectron2_configs`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.errors import Broken, HarnessError, Unavailable, UnreadableConfig
-from harness.families import Graph, Model
+from harness.detections import Detections
+from harness.errors import Broken, HarnessError, Unavailable
+from harness.families import Graph, Model, detectron2_configs
 from harness.families.attached import attached_for
 from harness.families.checkpoints import float32_tensors, weights_file
+from harness.families.detectron2_configs import input_format, shortest_and_longest_px
 from harness.families.detectron2_instances import (
     OUTPUTS,
-    OUTPUTS_WITH_MASKS,
+    Combining,
     detections_in_frame,
     detections_of,
     raw_instances,
     to_instances,
 )
-from harness.types import Detections
 
 if TYPE_CHECKING:
     import torch
 
+    from harness.detections import Pixels, Tensors
     from harness.families.torchvision import Truth
-    from harness.types import ModelSpec, Pixels, Tensors
+    from harness.ledger import Ledger
+    from harness.stages import Stage
+    from harness.types import ModelSpec
 
 __all__ = ["FAMILY", "prepare_pixels", "read_config", "require", "to_instances"]
 
@@ -43,7 +45,6 @@ INSTALL = (
     f"python -m pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git@{TESTED_COMMIT}'"
 )
 REBUILD = f"Build it again beside the installed torch. {INSTALL}"
-_PLACES = ("MODEL.WEIGHTS", "MODEL.DEVICE", "OUTPUT_DIR")
 
 
 def require() -> None:
@@ -63,90 +64,61 @@ def require() -> None:
 
 
 def read_config(spec: ModelSpec) -> Any:
-    """The spec's configuration as a ``CfgNode`` on the CPU, without weights. Raises `UnreadableConfig` naming the key."""
+    """The spec's configuration, a ``CfgNode`` or a LazyConfig, on the CPU, without weights. Raises `UnreadableConfig`."""
     require()
-    unknown = set(spec.config) - {"zoo", "file", "opts"}
-    if unknown or ("zoo" in spec.config) == ("file" in spec.config):
-        keys = ", ".join(sorted(spec.config)) or "nothing"
-        raise UnreadableConfig(f"{spec.id}: the configuration has {keys}", "Give one of 'zoo' and 'file', and 'opts' if need be.")
-    config = _start(spec)
-    for key, value in spec.config.get("opts", {}).items():
-        _change(config, key, value, spec.id)
-    config.MODEL.DEVICE = "cpu"
-    config.MODEL.WEIGHTS = ""
-    config.TEST.DETECTIONS_PER_IMAGE = spec.detection_cap
-    config.MODEL.ROI_HEADS.NUM_CLASSES = config.MODEL.RETINANET.NUM_CLASSES = len(spec.classes)
-    config.MODEL.ROI_HEADS.SCORE_THRESH_TEST = config.MODEL.RETINANET.SCORE_THRESH_TEST = spec.score_threshold
-    return config
-
-
-def _start(spec: ModelSpec) -> Any:
-    from detectron2 import model_zoo
-    from detectron2.config import get_cfg
-
-    config = get_cfg()
-    try:
-        if "zoo" in spec.config:
-            config.merge_from_file(model_zoo.get_config_file(spec.config["zoo"]))
-        else:
-            # A user's own file is read as plain YAML: Detectron2's default would run code that the file names.
-            config.merge_from_file(str(spec.config["file"]), allow_unsafe=False)
-    except Exception as error:  # yacs and yaml raise a dozen types for a file they cannot read
-        name = spec.config.get("zoo", spec.config.get("file"))
-        cure = "Name an entry of Detectron2's model zoo as 'zoo', or a configuration file as 'file'."
-        raise UnreadableConfig(f"{spec.id}: Detectron2 cannot read {name}: {error}", cure) from error
-    return config
-
-
-def _change(config: Any, key: str, value: Any, model: str) -> None:
-    try:
-        config.merge_from_list([key, value])
-    except (AssertionError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UnreadableConfig(
-            f"{model}: Detectron2 cannot set {key} to {value!r}: {error}", "Correct this key in the configuration's 'opts'."
-        ) from error
+    return detectron2_configs.read(spec)
 
 
 def _resize(config: Any, height: int, width: int) -> Any:
     """`DefaultPredictor`'s transform for a picture of this size."""
     from detectron2.data.transforms import ResizeShortestEdge
 
-    shortest = [config.INPUT.MIN_SIZE_TEST, config.INPUT.MIN_SIZE_TEST]
+    shortest, longest = shortest_and_longest_px(config)
     # The transform reads the shape only; an empty array of it costs nothing.
-    return ResizeShortestEdge(shortest, config.INPUT.MAX_SIZE_TEST).get_transform(np.empty((height, width, 3), np.uint8))
+    return ResizeShortestEdge([shortest, shortest], longest).get_transform(np.empty((height, width, 3), np.uint8))
 
 
 def prepare_pixels(config: Any, image: Pixels) -> torch.Tensor:
-    """``float32 [3, h, w]`` in 0..255, as `DefaultPredictor` feeds it: channels as ``INPUT.FORMAT``, shortest edge resized."""
+    """``float32 [3, h, w]`` in 0..255, as `DefaultPredictor` feeds it: channels as the model's format, shortest edge resized."""
     import torch
 
-    pixels = image if config.INPUT.FORMAT == "RGB" else image[:, :, ::-1]
+    pixels = image if input_format(config) == "RGB" else image[:, :, ::-1]
     resized = _resize(config, image.shape[0], image.shape[1]).apply_image(pixels)
     return torch.as_tensor(resized.astype("float32").transpose(2, 0, 1))
 
 
 def _without_postprocess(module: Any, inputs: Any) -> Any:
-    return [{"instances": module.inference(inputs, do_postprocess=False)[0]}]
+    return [{"instances": one} for one in module.inference(inputs, do_postprocess=False)]
 
 
-def _graph(module: Any, image: torch.Tensor) -> Graph:
+def _without_combining(module: Any, inputs: Any) -> Any:
+    """A `PanopticFPN` answers in two: the detections, and what its semantic head makes of every pixel."""
+    instances, semantic = module.inference(inputs, do_postprocess=False)
+    return [{"instances": one, "sem_seg": logits} for one, logits in zip(instances, semantic, strict=True)]
+
+
+def _graph(spec: ModelSpec, module: Any, image: torch.Tensor) -> Graph:
     """The model as Detectron2's own exporter traces it."""
     from detectron2.export import TracingAdapter
     from detectron2.modeling import GeneralizedRCNN
 
+    inference: Any = None
+    if isinstance(module, GeneralizedRCNN):
+        inference = _without_combining if "panoptic" in spec.outputs else _without_postprocess
     # Other architectures are called as they are, as Detectron2's export script does.
-    inference: Callable[..., Any] | None = _without_postprocess if isinstance(module, GeneralizedRCNN) else None
     # In eval mode itself: exporters put the module they are given back into the mode it had, and all that is in it.
     adapter = TracingAdapter(module, [{"image": image}], inference).eval()
-    outputs = OUTPUTS_WITH_MASKS if len(adapter(image)) == len(OUTPUTS_WITH_MASKS) else OUTPUTS
-    axes: dict[str, Mapping[int, str]] = {name: {0: "detections"} for name in outputs if name != "image_size"}
+    outputs = OUTPUTS[spec.task]
+    axes: dict[str, Mapping[int, str]] = {name: {0: "detections"} for name in outputs if name not in ("image_size", "sem_seg")}
+    if "sem_seg" in outputs:
+        axes["sem_seg"] = {1: "height_padded", 2: "width_padded"}
     return Graph(adapter, {"image": image}, outputs, {"image": {1: "height", 2: "width"}, **axes})
 
 
 def _truth_instances(config: Any, truth: Truth) -> Any:
     """What a scene holds, in the resized frame."""
     import torch
-    from detectron2.structures import BitMasks, Boxes, Instances
+    from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 
     height, width = truth.masks.shape[1:]
     resize = _resize(config, height, width)
@@ -157,7 +129,25 @@ def _truth_instances(config: Any, truth: Truth) -> Any:
         gt_boxes=Boxes(torch.from_numpy(resize.apply_box(truth.boxes_xyxy_px).astype(np.float32))),
         gt_classes=torch.from_numpy(truth.labels.copy()),
         gt_masks=BitMasks(torch.from_numpy(stacked.astype(np.bool_))),
+        gt_keypoints=Keypoints(torch.from_numpy(_resized_keypoints(resize, truth.keypoints))),
     )
+
+
+def _resized_keypoints(resize: Any, keypoints: NDArray[np.float32]) -> NDArray[np.float32]:
+    places = resize.apply_coords(keypoints[:, :, :2].reshape(-1, 2).copy())
+    return np.concatenate([places.reshape(*keypoints.shape[:2], 2), keypoints[:, :, 2:]], axis=2).astype(np.float32)
+
+
+def _training_input(config: Any, image: Pixels, truth: Truth) -> dict[str, Any]:
+    """One image with its truth, as Detectron2's `DatasetMapper` makes it."""
+    import torch
+
+    semantic = _resize(config, *truth.semantic.shape).apply_segmentation(truth.semantic.astype(np.uint8))
+    return {
+        "image": prepare_pixels(config, image),
+        "instances": _truth_instances(config, truth),
+        "sem_seg": torch.from_numpy(semantic.astype(np.int64)),
+    }
 
 
 def _demand_all(module: Any, checkpoint: Path) -> None:
@@ -177,14 +167,18 @@ class _Processor:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._config = read_config(spec)
+        self._combining = Combining.of(self._config) if "panoptic" in spec.outputs else None
 
     def prepare(self, image: Pixels) -> Tensors:
         """``{"image": float32 [3, h, w]}``."""
         return {"image": prepare_pixels(self._config, image).numpy()}
 
     def finish(self, outputs: Tensors, image: Pixels) -> Detections:
-        """The traced outputs, in their order, as detections of the original image."""
-        return detections_in_frame(raw_instances(tuple(outputs.values())), image.shape[0], image.shape[1])
+        """The traced outputs as detections of the original image."""
+        height, width = image.shape[:2]
+        if self._combining is None:
+            return detections_in_frame(raw_instances(outputs), height, width)
+        return self._combining.detections(raw_instances(outputs), outputs["sem_seg"], height, width)
 
 
 class _Detectron2:
@@ -203,39 +197,43 @@ class _Detectron2:
         return path
 
     def build(self, spec: ModelSpec, checkpoint: Path, sample: Pixels) -> Model:
-        """A `DefaultPredictor` of the spec's configuration, which reads ``checkpoint``, and the model inside it."""
-        config = read_config(spec)
-        config.MODEL.WEIGHTS = str(checkpoint)
-        from detectron2.engine import DefaultPredictor
+        """The model of the spec's configuration, from ``checkpoint``: out of a `DefaultPredictor`, where that can be.
 
-        predictor = DefaultPredictor(config)
-        _demand_all(predictor.model, checkpoint)
-        return Model(
-            spec=spec,
-            module=predictor.model,
-            config=config,
-            sample=sample,
-            graph=_graph(predictor.model, prepare_pixels(config, sample)),
-            native={"predictor": predictor},
-            attached=attached_for(spec),
-        )
+        ``native`` is then the predictor; a LazyConfig is instantiated and its checkpoint read as Detectron2's own tools do.
+        """
+        config = read_config(spec)
+        native = {}
+        if detectron2_configs.is_lazy(config):
+            from detectron2.checkpoint import DetectionCheckpointer
+
+            module = detectron2_configs.build_module(config).eval()
+            DetectionCheckpointer(module).load(str(checkpoint))
+        else:
+            from detectron2.engine import DefaultPredictor
+
+            config.MODEL.WEIGHTS = str(checkpoint)
+            native["predictor"] = DefaultPredictor(config)
+            module = native["predictor"].model
+        _demand_all(module, checkpoint)
+        graph = _graph(spec, module, prepare_pixels(config, sample))
+        return Model(spec, module, config, sample, graph, native, attached_for(spec))
 
     def construct(self, spec: ModelSpec) -> tuple[Any, Any]:
         """The untrained module and its configuration; the random numbers are torch's own, seed them before."""
         config = read_config(spec)
-        from detectron2.modeling import build_model
-
-        return build_model(config), config
+        return detectron2_configs.build_module(config), config
 
     def processor(self, spec: ModelSpec) -> _Processor:
         """`_Processor` of the spec's configuration."""
         return _Processor(spec)
 
-    def predict(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False) -> list[Detections]:
-        """Answer with the live module, on the device where it is; images of equal size go in as one batch."""
+    def predict(
+        self, module: Any, config: Any, images: Sequence[Pixels], margins: bool = False, *, mixed: bool = False
+    ) -> list[Detections]:
+        """Answer with the live module, on the device where it is; images of equal size, ``mixed`` all, go in as one batch."""
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
-            by_size.setdefault(image.shape, []).append(index)
+            by_size.setdefault(() if mixed else image.shape, []).append(index)
         answers: dict[int, Detections] = {}
         for indices in by_size.values():
             batch = [images[i] for i in indices]
@@ -244,7 +242,7 @@ class _Detectron2:
 
     def _predict_batch(self, module: Any, config: Any, images: Sequence[Pixels], margins: bool) -> list[Detections]:
         import torch
-        from detectron2.modeling import GeneralizedRCNN
+        from detectron2.modeling import GeneralizedRCNN, PanopticFPN
 
         sizes = [image.shape[:2] for image in images]
         inputs = [
@@ -256,12 +254,15 @@ class _Detectron2:
                 return [detections_of(answer["instances"]) for answer in module(inputs)]
             # The two halves of what calling the module does, so that the masks' probabilities can be seen in between.
             raw = module.inference(inputs, do_postprocess=False)
+            if isinstance(module, PanopticFPN):
+                combining = Combining.of(config)
+                parts = zip(*raw, sizes, strict=True)
+                return [combining.detections(one, seen, height, width, margins) for one, seen, (height, width) in parts]
             return [detections_in_frame(one, height, width, margins) for one, (height, width) in zip(raw, sizes, strict=True)]
 
     def losses(self, module: Any, config: Any, images: Sequence[Pixels], truths: Sequence[Truth]) -> dict[str, torch.Tensor]:
         """The training losses by name, scalars with gradients, of ``uint8 [H, W, 3]`` images and their truths."""
-        pairs = zip(images, truths, strict=True)
-        inputs = [{"image": prepare_pixels(config, image), "instances": _truth_instances(config, truth)} for image, truth in pairs]
+        inputs = [_training_input(config, image, truth) for image, truth in zip(images, truths, strict=True)]
         from detectron2.utils.events import EventStorage
 
         # Detectron2's heads write statistics into a storage that must be open; nothing here reads them.
@@ -269,15 +270,21 @@ class _Detectron2:
             found: dict[str, torch.Tensor] = module(inputs)
         return found
 
-    def config_text(self, config: Any) -> str:
-        """The configuration as JSON with sorted keys, without the places (of weights, device, output) that hosts differ in.
+    def stages(self, spec: ModelSpec, module: Any) -> tuple[Stage, ...]:
+        """`harness.families.detectron2_stages.stages`."""
+        from harness.families import detectron2_stages
 
-        Not Detectron2's own YAML: that writes values which share memory as references, so that equal configurations differ.
-        """
-        plain = config.clone()
-        plain.defrost()
-        plain.merge_from_list([item for key in _PLACES for item in (key, "")])
-        return json.dumps(plain, sort_keys=True, indent=1)
+        return detectron2_stages.stages(spec, module)
+
+    def ledger(self, module: Any, config: Any, image: Pixels) -> Ledger | None:
+        """`harness.families.detectron2_ledger.record`."""
+        from harness.families import detectron2_ledger
+
+        return detectron2_ledger.record(module, lambda: self.predict(module, config, [image]), image.shape[:2])
+
+    def config_text(self, config: Any) -> str:
+        """`harness.families.detectron2_configs.text`."""
+        return detectron2_configs.text(config)
 
 
 FAMILY = _Detectron2()

@@ -17,8 +17,8 @@ from harness.families import Graph
 if TYPE_CHECKING:
     import torch
 
+    from harness.detections import Tensors
     from harness.families import Model
-    from harness.types import Tensors
 
 SIZE = "resized_hw_px"
 
@@ -29,24 +29,30 @@ def limits_px(model: Model) -> tuple[int, int]:
 
 
 def with_size(tensors: Tensors, limits_px: tuple[int, int]) -> Tensors:
-    """The graph's tensors with ``resized_hw_px int64 [2]`` for the image among them, ``[3, H, W]``."""
+    """The graph's tensors with ``resized_hw_px int64 [2]`` for the image ``[3, H, W]``; as they are where there is none."""
+    if "image" not in tensors:
+        return tensors
     sides = tensors["image"].shape[-2:]
     scale = min(limits_px[0] / min(sides), limits_px[1] / max(sides))
     return {**tensors, SIZE: np.array([int(side * scale) for side in sides], dtype=np.int64)}
 
 
 def graph_with_size(model: Model) -> Graph:
-    """The model's graph with the resized size as its second input."""
+    """The model's graph with the resized size as its last input; a stage that is not fed the picture stays as it is."""
     import torch
+
+    if "image" not in model.graph.example:
+        return model.graph
 
     class SizeGiven(torch.nn.Module):  # type: ignore[misc] # torch has no types here
         def __init__(self) -> None:
             super().__init__()
             self.detector = model.graph.module
 
-        def forward(self, image: torch.Tensor, size: torch.Tensor) -> Any:
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            *given, size = tensors
             with _resizing_to(size):
-                return self.detector(image)
+                return self.detector(*given)
 
     arrays = {name: value.numpy() for name, value in model.graph.example.items()}
     size = torch.from_numpy(with_size(arrays, limits_px(model))[SIZE])

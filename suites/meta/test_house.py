@@ -27,7 +27,14 @@ SHIPPED = sorted(
     path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.relative_to(ROOT).parts[:2] != ("suites", "meta")
 )
 UNDER_TEST = {"torch", "torchvision", "detectron2", "openvino", "onnxruntime", "onnx", "bentoml"}
-MAY_IMPORT_THEM = ("harness/adapters/", "harness/families/", "harness/serving/", "harness/tracing.py", "fixtures/")
+MAY_IMPORT_THEM = (
+    "harness/adapters/",
+    "harness/families/",
+    "harness/stages/",
+    "harness/serving/",
+    "harness/tracing.py",
+    "fixtures/",
+)
 REFERENCE = "torch_eager"
 
 
@@ -82,13 +89,14 @@ def test_only_the_plugin_imports_pytest() -> None:
 
 def test_every_library_that_is_imported_is_asked_for() -> None:
     project = PROJECT["project"]
-    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    extras = [text for name, texts in project["optional-dependencies"].items() if name != "test" for text in texts]
+    declared = {canonicalize_name(Requirement(text).name) for text in (*project["dependencies"], *extras)}
     # Detectron2 is on no index, and what it brings is there with it
     known = declared | {"detectron2", "detection-harness"}
     providers = packages_distributions()
     names = {name for path in SHIPPED for name in imports(ast.walk(tree_of(path)))} - set(sys.stdlib_module_names) - {"harness"}
     missing = {name for name in names if not {canonicalize_name(dist) for dist in providers.get(name, [name])} & known}
-    assert missing <= {"fvcore", "pkg_resources"}
+    assert missing <= {"fvcore", "omegaconf", "pkg_resources"}
 
 
 def test_every_adapter_file_is_one_backend_and_one_line() -> None:

@@ -44,3 +44,27 @@ def test_same_boxes(verdict: Verdict) -> None:
 @pytest.mark.covers("M8", "M10", "M17", "M18")
 def test_same_masks(verdict: Verdict) -> None:
     verdict.demand()
+
+
+@pytest.mark.check("parity.raw_masks")
+@pytest.mark.covers("M8", "M10", "M17", "M18")
+def test_same_raw_masks(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.keypoints")
+@pytest.mark.covers("M8", "M10", "M17", "M18")
+def test_same_keypoints(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.panoptic")
+@pytest.mark.covers("M8", "M10", "M17", "M18")
+def test_same_panoptic_segments(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("parity.precision")
+@pytest.mark.covers("M8", "M17", "M18")
+def test_same_average_precision(verdict: Verdict) -> None:
+    verdict.demand()

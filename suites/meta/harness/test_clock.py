@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import clock, levels
-from harness.types import Detections, Pixels
+from harness.detections import Detections, Pixels
 
 EMPTY = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compare import Comparison, Limits, compare
+from harness.certificates import Limits
+from harness.compare import Comparison, compare
+from harness.detections import Detections, Masks
+from harness.pairs import Quantity
 from harness.suites.meta.harness.answers import (
     CAP,
     THRESHOLD,
@@ -19,10 +23,10 @@ from harness.suites.meta.harness.answers import (
     deck,
     detections,
     grid,
+    with_everything,
     with_masks,
     without,
 )
-from harness.types import Detections, Masks
 
 pytestmark = pytest.mark.covers("M21")
 
@@ -31,6 +35,65 @@ LIMITS = Limits(THRESHOLD, CAP, 1e-4)
 
 def both(reference: Detections, candidate: Detections, limits: Limits = LIMITS) -> Comparison:
     return compare({"one": reference}, {"one": candidate}, limits)
+
+
+def everything(found: Comparison) -> dict[str, float]:
+    """Every figure that should be the same from either side and in any order: all but those taken from the reference alone."""
+    one_sided = {"side_px", "mask_area_px", "mask_unexplained_px", "raw_mask_share"}
+    names = [name for name in get_args(Quantity) if name not in one_sided]
+    told = {name: float(np.sort(found.column(name)).round(9).sum()) for name in names}
+    told |= {f"worst {name}": found.worst(name) for name in names}
+    counts = {"matched": found.matched, "unmatched": found.missing + found.extra, "mask pixels": found.mask_pixels}
+    return {**told, **counts, "panoptic quality": found.panoptic_quality}
+
+
+complete = answers_strategy(4).map(with_everything)
+
+
+@given(complete, complete)
+@settings(max_examples=40, deadline=None)
+def test_every_output_is_measured_alike_from_either_side(a: Detections, b: Detections) -> None:
+    assert everything(both(a, b)) == pytest.approx(everything(both(b, a)), nan_ok=True)
+
+
+@given(complete, complete, st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_every_output_is_blind_to_order(a: Detections, b: Detections, random: object) -> None:
+    order = list(range(len(b)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert everything(both(a, b)) == pytest.approx(everything(both(a, b.take(order))), nan_ok=True)
+
+
+@given(complete)
+@settings(max_examples=40, deadline=None)
+def test_no_output_differs_between_an_answer_and_itself(answer: Detections) -> None:
+    found = both(answer, answer)
+    differences = ("mask_flipped_px", "raw_mask_share", "keypoint_px", "keypoint_score")
+    assert [found.worst(name) for name in differences] == [0] * 4
+    assert [found.worst(name) for name in ("mask_iou", "raw_mask_cosine")] == [1] * 2
+    assert all(len(found.column(name)) == len(answer) for name in differences)
+    assert found.panoptic_quality == 1
+
+
+@pytest.mark.parametrize("left_out", ["masks", "raw_masks", "keypoints", "panoptic"])
+def test_what_a_side_leaves_out_is_not_measured_and_the_rest_is(left_out: str) -> None:
+    whole = with_everything(grid(4))
+    less = dataclasses.replace(whole, **{left_out: None})
+    column = {"masks": "mask_iou", "raw_masks": "raw_mask_share", "keypoints": "keypoint_px"}
+    for found in (both(whole, less), both(less, whole), compare({"one": whole}, {"one": whole}, LIMITS, outputs=())):
+        assert left_out == "panoptic" or len(found.column(column[left_out])) == 0  # type: ignore[arg-type]
+        assert left_out != "panoptic" or found.images[0].segments is None
+        assert len(found.column("score")) == 4
+
+
+@given(complete.filter(len), complete.filter(len), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_nothing_looks_better_when_a_detection_is_removed(a: Detections, b: Detections, at: int) -> None:
+    """Of the reference nothing more is found, and what was unmatched on the other side stays so, but for the one removed."""
+    whole, less = both(a, b), both(a, without(b, at % len(b)))
+    assert less.missing >= whole.missing
+    assert less.matched <= whole.matched
+    assert less.extra >= whole.extra - 1
 
 
 def figures(found: Comparison) -> tuple[float, ...]:
@@ -138,7 +201,8 @@ class TestCertificates:
         last = float(full.scores.min())
         other = detections([*full.boxes_xyxy_px[:2].tolist(), (0, 90, 20, 110)], [*full.scores[:2], last], [*full.labels[:2], 0])
         tight = dataclasses.replace(LIMITS, detection_cap=3)
-        assert both(full, other, tight).certified == 2
+        assert both(full, other, tight).certified == 1
+        assert both(full, other, tight).unexplained == 0
         assert both(full, other, LIMITS).certified == 0
         higher = changed(other, score=0.005, index=2)
         assert both(full, higher, tight).certified == 0

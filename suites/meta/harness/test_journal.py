@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from harness import document, observations
+from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.document import Header
 from harness.errors import InvalidRun, RunFolderError
 from harness.journal import Run, RunWriter, read_observation, read_run, write_observation
 from harness.suites.meta.reports import invented
 from harness.types import (
     Cell,
-    Detections,
     Effective,
     Job,
     JobError,
     Load,
-    Masks,
     Measure,
     Observation,
     Purpose,
@@ -57,6 +56,17 @@ def masks(draw: st.DrawFn, count: int) -> Masks:
 
 
 @st.composite
+def panoptics(draw: st.DrawFn) -> Panoptic:
+    ids = draw(st.lists(st.integers(-(2**31), 2**31 - 1).filter(bool), max_size=3, unique=True))
+    segments = st.builds(Segment, st.none(), st.integers(0, 9), st.booleans(), st.none() | seconds)
+    shape = draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
+    return Panoptic(
+        draw(arrays.arrays(np.int32, shape, elements=st.sampled_from([0, *ids]))),
+        tuple(replace(draw(segments), id=number) for number in ids),
+    )
+
+
+@st.composite
 def detections(draw: st.DrawFn) -> Detections:
     count = draw(st.integers(0, 4))
     return Detections(
@@ -64,6 +74,9 @@ def detections(draw: st.DrawFn) -> Detections:
         draw(arrays.arrays(np.float32, count)),
         draw(arrays.arrays(np.int64, count)),
         draw(st.none() | masks(count)),
+        draw(st.none() | arrays.arrays(np.float32, (count, 3, 3))),
+        draw(st.none() | arrays.arrays(np.float32, st.tuples(st.just(count), st.integers(0, 4), st.just(3)))),
+        draw(st.none() | panoptics()),
     )
 
 
@@ -176,6 +189,17 @@ def test_arrays_that_are_not_the_index_are_refused(tmp_path: Path) -> None:
     parsed["images"][0]["count"] = 1
     document_file.write_text(json.dumps(parsed))
     with pytest.raises(InvalidRun, match="1 detections announced, 2 boxes"):
+        read_observation(tmp_path)
+
+
+def test_segments_without_their_picture_are_refused(tmp_path: Path) -> None:
+    answer = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    write_observation(tmp_path, Observation(Job(CELL, Purpose.PARITY), {"image": answer}))
+    document_file = tmp_path / "observation.json"
+    parsed = json.loads(document_file.read_text())
+    parsed["images"][0]["segments"] = []
+    document_file.write_text(json.dumps(parsed))
+    with pytest.raises(InvalidRun, match="panoptic_0"):
         read_observation(tmp_path)
 
 

@@ -58,3 +58,13 @@ def test_the_table_on_the_page_states_the_numbers_that_are_used() -> None:
         assert f"{number:g}" in table["IoU of matched"]
     for number in (levels.MASK_IOU_LARGE, levels.MASK_LARGE_AREA_PX, levels.MASK_IOU_SMALL, levels.MASK_SMALL_AREA_PX):
         assert f"{number:g}" in table["mask of each instance"]
+    assert f"{levels.RAW_PER_MAX:.0e}".replace("e-0", "e-") in table["raw mask of each instance"]
+    assert f"{levels.RAW_PER_VALUE:.0e}".replace("e-0", "e-") in table["raw mask of each instance"]
+    assert f"{levels.RAW_COSINE:g}" in table["raw mask of each instance"]
+    assert f"{levels.KEYPOINT_PX:g} px" in table["keypoints"]
+    assert f"{levels.PANOPTIC_QUALITY:g}" in table["panoptic segments"]
+    for number in (levels.PRECISION_POINTS, levels.AGREEMENT_POINTS):
+        assert f"{number:g}" in table["AP against ground truth"]
+    lower = ", ".join(levels.KEPT_PERCENT)
+    assert ", ".join(f"{percent:g} %" for percent in levels.KEPT_PERCENT.values()) in table[lower]
+    assert f"{levels.KEPT_OBJECTS:,} objects" in table[lower]

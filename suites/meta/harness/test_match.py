@@ -9,11 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.match import MIN_OVERLAP, Matching, match, overlaps, weights
+from harness.detections import Detections
+from harness.match import CLASS_BONUS, MIN_OVERLAP, SCORE_BONUS, Matching, match, overlap
 from harness.suites.meta.harness.answers import answers_strategy, changed, detections, grid, without
-from harness.types import Detections
 
 pytestmark = pytest.mark.covers("M21")
+
+
+def overlaps(a: np.ndarray, b: np.ndarray, growth_px: float = 0.5) -> np.ndarray:
+    """Every box of ``a`` with every box of ``b``."""
+    return overlap(a[:, None], b[None], growth_px)
+
+
+def weights(reference: Detections, candidate: Detections) -> np.ndarray:
+    """What every pair weighs, in full: the definition that `match` must agree with."""
+    shared = overlaps(reference.boxes_xyxy_px, candidate.boxes_xyxy_px)
+    same = reference.labels[:, None] == candidate.labels[None]
+    apart = np.abs(reference.scores[:, None].astype(np.float64) - candidate.scores[None])
+    return np.where(shared >= MIN_OVERLAP, shared + CLASS_BONUS * same + SCORE_BONUS * (1 - apart), 0.0)
 
 
 def total(found: Matching, reference: Detections, candidate: Detections) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
@@ -21,7 +22,7 @@ from harness.plan import (
     plan_cells,
     reference_of,
 )
-from harness.types import Cell, ModelSpec, Purpose, Variant, Weights
+from harness.types import Cell, ModelSpec, Purpose, Task, Variant, Weights
 
 
 @dataclass
@@ -132,6 +133,8 @@ def test_masks_are_asked_of_segmentation_models_alone_and_parity_not_of_the_refe
     ids = {name: {check.id for check in checks_for(cell)} for name, cell in cells.items()}
     assert "parity.masks" in ids["two/runtime[base]@cpu"]
     assert "parity.masks" not in ids["one/runtime[base]@cpu"]
+    assert all("parity.keypoints" not in found and "parity.panoptic" not in found for found in ids.values())
+    assert "parity.precision" in ids["one/runtime[base]@cpu"]
     assert not any(check.startswith("parity") for check in ids["one/torch_eager[fp32]@cpu"])
     assert "reference.stable" in ids["one/torch_eager[fp32]@cpu"]
     assert "reference.stable" not in ids["one/runtime[base]@cpu"]
@@ -210,3 +213,11 @@ def test_timing_takes_all_threads_and_everything_else_one() -> None:
     cell = Cell("one", "runtime", "base", "cpu")
     assert job(cell, Purpose.TIMING).load.threads == 0
     assert job(cell, Purpose.PARITY).load.threads == 1
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "keypoints", "panoptic"])
+def test_a_check_of_an_output_is_asked_of_every_model_that_gives_it(task: Task) -> None:
+    models = {"one": dataclasses.replace(MODELS["one"], task=task)}
+    (cell, *_) = [c for c in planned(Request(), models=models) if c.runs and c.cell.backend == "runtime"]
+    asked = {check.output for check in checks_for(cell)}
+    assert asked == {"", *cell.spec.outputs}

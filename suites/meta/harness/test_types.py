@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from harness.detections import Detections, Masks
 from harness.errors import MalformedDetections
 from harness.suites.meta.harness.answers import answers_strategy, detections, grid, with_masks
-from harness.types import Cell, Detections, Job, Load, Masks, Purpose, digest
+from harness.types import Cell, Job, Load, Purpose, digest
 
 pytestmark = pytest.mark.covers("M21")
 

@@ -1,34 +1,19 @@
-"""Every liar is caught by the check that should catch it, which the real backend passes; the honest variation passes all."""
+"""Every liar is caught by the check that should catch it, which the real backend passes; honest variations pass all."""
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 
+from harness.fixtures.liars import ADAPTERS, FAULTS, GRAPH, HONEST, MODEL, VARIANTS, Fault
 from harness.journal import Run, read_run
-from harness.types import Record, Status
-
-LIARS = Path(__file__).with_name("liars.py")
-MODEL = "tv_fasterrcnn_tiny"
-
-CAUGHT_BY = {
-    "empty": ("onnxruntime_session", "parity.detections", Status.FAILED),
-    "last_dropped": ("onnxruntime_session", "parity.detections", Status.FAILED),
-    "classes_off": ("onnxruntime_session", "parity.classes", Status.FAILED),
-    "channels_swapped": ("onnxruntime_session", "parity.detections", Status.FAILED),
-    "scores_scaled": ("onnxruntime_session", "parity.scores", Status.FAILED),
-    "boxes_shifted": ("onnxruntime_session", "parity.boxes", Status.FAILED),
-    "third_raises": ("onnxruntime_session", "contract.opens", Status.ERRORED),
-    "lower_precision": ("onnxruntime_session", "parity.scores", Status.FAILED),
-    "outside_weights": ("torch_eager", "fidelity.weights", Status.FAILED),
-    "outside_folder": ("torch_eager", "contract.opens", Status.ERRORED),
-}
-"""Liar: the real backend that passes the check, the check, and what it says of the liar."""
+from harness.selftest import Outcome, read_outcome
+from harness.types import Status
 
 BREAKDOWNS = {
     "hangs": ("timeout", "still running after 20 s"),
@@ -36,58 +21,95 @@ BREAKDOWNS = {
     "exits": ("exited", "exited with status 3"),
     "segfaults": ("exited", "died of SIGSEGV"),
 }
+BREAKING = Path(__file__).with_name("breaking.py")
 
 
-def harness(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True, check=False)
-
-
-def run_liars(folder: Path, names: Mapping[str, object], *words: str) -> tuple[Run, int]:
-    adapters = [word for name in names for word in ("--adapter", f"{LIARS}:{name.upper()}")]
-    done = harness("run", "--quick", "--model", MODEL, "--out", str(folder), *adapters, *words)
-    assert (folder / "run.jsonl").is_file(), done.stderr
-    return read_run(folder), done.returncode
+def harness(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Record]:
-    truths = [word for truth in ("onnxruntime_session", "torch_eager") for word in ("--backend", truth)]
-    # The mended export: the documented one has a known fault of its own, which waivers name for the real backend alone.
-    variants = ["--variant", "f32_mended", "--variant", "fp32"]
-    names = {**CAUGHT_BY, "reorders": None}
-    run, code = run_liars(tmp_path_factory.mktemp("liars") / "run", names, *truths, *variants)
-    assert code == 1
-    assert run.cut_off is None
-    return {(record.cell.backend, record.check): record for record in run.verdicts}
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("liars") / "run"
+    done = harness("selftest", "--out", folder)
+    assert (folder / "selftest.json").is_file(), done.stderr
+    outcome = read_outcome(folder / "selftest.json")
+    assert done.returncode == (not outcome.sound)
+    assert f"kill rate {outcome.kill_rate:.0%}" in done.stdout
+    return folder
 
 
-@pytest.mark.parametrize("liar", CAUGHT_BY)
-def test_liar_is_caught_by_the_check_that_the_real_backend_passes(liar: str, records: dict[tuple[str, str], Record]) -> None:
-    truth, check, status = CAUGHT_BY[liar]
-    assert records[truth, check].status is Status.PASSED, records[truth, check]
-    assert records[liar, check].status is status, records[liar, check]
-    assert records[liar, check].reason
-    assert f"--check {check}" in records[liar, check].reproduce
+@pytest.fixture(scope="module")
+def outcome(folder: Path) -> Outcome:
+    return read_outcome(folder / "selftest.json")
 
 
-def test_reordering_passes_everything(records: dict[tuple[str, str], Record]) -> None:
-    told = {record.check: record.status for (backend, _), record in records.items() if backend == "reorders"}
-    truth = {record.check: record.status for (backend, _), record in records.items() if backend == "onnxruntime_session"}
-    assert told == truth
-    assert Status.PASSED in told.values()
-    assert not {Status.FAILED, Status.ERRORED, Status.MISSING} & set(told.values())
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.adapter.name)
+def test_liar_is_caught_by_the_check_that_the_real_backend_passes(fault: Fault, outcome: Outcome, run: Run) -> None:
+    name, check = fault.adapter.name, fault.check
+    assert outcome.faults[name], outcome.wrong
+    (record,) = [record for record in run.verdicts if record.cell.backend == name]
+    assert record.check == check
+    assert record.status in (Status.FAILED, Status.ERRORED)
+    assert record.reason
+    assert f"--check {check}" in record.reproduce
+
+
+@pytest.mark.parametrize("name", [adapter.name for adapter in HONEST])
+def test_honest_variation_passes_everything(name: str, outcome: Outcome, run: Run) -> None:
+    assert outcome.honest[name], outcome.wrong
+    told = {record.check: record.status for record in run.verdicts if record.cell.backend == name}
+    assert {check.partition(".")[0] for check in told} >= {"contract", "fidelity", "parity"}
+    assert set(told.values()) <= {Status.PASSED, Status.DECLINED}
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(FAULTS) >= 24
+    assert len(HONEST) >= 8
+    assert len(ADAPTERS) == len(FAULTS) + len(HONEST)
+
+
+def test_what_was_recorded_is_of_these_and_whole() -> None:
+    recorded = read_outcome()
+    assert recorded.model == MODEL
+    assert recorded.caught_by == {fault.adapter.name: fault.check for fault in FAULTS}
+    assert list(recorded.honest) == [adapter.name for adapter in HONEST]
+    assert recorded.sound
+    assert recorded.kill_rate == 1.0
+
+
+def test_one_missed_fault_or_one_wrong_objection_is_not_sound() -> None:
+    whole = Outcome("m", {"a": True, "b": True}, {"a": "x", "b": "y"}, {"c": True})
+    assert whole.sound
+    missed = dataclasses.replace(whole, faults={"a": True, "b": False}, wrong=("b was not caught",))
+    assert not missed.sound
+    assert missed.kill_rate == 0.5
+    assert missed.text().splitlines()[:2] == [
+        "b was not caught",
+        "kill rate 50%: 1 of 2 faults caught, each by the check named for it",
+    ]
+    assert not dataclasses.replace(whole, honest={"c": False}).sound
 
 
 def test_a_backend_that_breaks_costs_its_own_job_and_leaves_no_process(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
+    adapters = [word for name in BREAKDOWNS for word in ("--adapter", f"{BREAKING}:{name.upper()}")]
     limits = ("--job-seconds", "20", "--job-memory", "2", "--check", "contract.opens")
-    run, code = run_liars(tmp_path / "run", BREAKDOWNS, "--backend", "onnxruntime_session", *limits)
-    assert code == 1
+    cells = ("--quick", "--model", "tv_fasterrcnn_tiny", "--backend", GRAPH.name, "--variant", VARIANTS[GRAPH.name])
+    done = harness("run", *cells, "--out", tmp_path / "run", *adapters, *limits)
+    assert done.returncode == 1, done.stderr
+    run = read_run(tmp_path / "run")
     told = {record.cell.backend: record for record in run.verdicts}
     for name, (_, words) in BREAKDOWNS.items():
         assert told[name].status is Status.ERRORED
         assert words in told[name].reason
-    assert told["onnxruntime_session"].status is Status.PASSED
+    assert told[GRAPH.name].status is Status.PASSED
     left = [p for p in psutil.process_iter(["cmdline"]) if p.pid not in before and "time.sleep(3600)" in str(p.info["cmdline"])]
     assert left == []
     assert (tmp_path / "run" / "observations").is_dir()

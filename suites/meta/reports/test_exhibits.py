@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.detections import Detections, Masks, Pixels
 from harness.reports.exhibits import CLOSEST, MOST, exhibit, exhibits, outlines
-from harness.types import Cell, Detections, Job, Masks, Observation, Pixels, Purpose, Record, Status
+from harness.types import Cell, Job, Observation, Purpose, Record, Status
 
 CELL = Cell("model", "backend", "base", "cpu")
 PIXELS: Pixels = np.full((90, 120, 3), (200, 30, 30), np.uint8)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from harness.checks.fidelity import unequal
+from harness.detections import Detections, Pixels
 from harness.digests import restoration
 from harness.families import Model, family
 from harness.fixtures.models import MODELS
 from harness.fixtures.scenes import SceneRecipe, draw
-from harness.types import Detections, Pixels, Restoration
+from harness.types import Restoration
 
 PICTURES: tuple[tuple[int, int], ...] = ((160, 192), (240, 321), (75, 99))
 

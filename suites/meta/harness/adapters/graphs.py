@@ -13,7 +13,7 @@ from harness.types import ModelSpec, Weights
 
 if TYPE_CHECKING:
     from harness.adapters import Adapter, GraphSession
-    from harness.types import Tensors
+    from harness.detections import Pixels, Tensors
 
 SPEC = ModelSpec("picker", "torchvision", {}, Weights("path", "none", ""), "detection", ("bright",), 0.5, 100)
 
@@ -24,21 +24,38 @@ def picker(*, threshold: float = 0.5) -> Model:
     from torch import nn
 
     class Picker(nn.Module):
+        """As torchvision's detectors: takes a list of pictures, answers with a list of named tensors."""
+
         def __init__(self) -> None:
             super().__init__()
             self.smooth = nn.Conv2d(3, 1, 3, padding=1)
 
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            brightness = self.smooth(image[None])[0, 0]
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            return [self.pick(one) for one in self.smooth(torch.stack(images))[:, 0]]
+
+        def pick(self, brightness: torch.Tensor) -> dict[str, torch.Tensor]:
             places = torch.nonzero(brightness > threshold)
-            return places, brightness[places[:, 0], places[:, 1]]
+            return {"places": places, "scores": brightness[places[:, 0], places[:, 1]]}
+
+    class OneImage(nn.Module):
+        def __init__(self, detector: Picker) -> None:
+            super().__init__()
+            self.detector = detector
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(self.detector([image])[0].values())
 
     torch.manual_seed(5)
     module = Picker().eval()
     torch.nn.init.uniform_(module.smooth.weight, 0, 0.1)
     example = {"image": torch.from_numpy(picture(24, 32)["image"])}
     axes = {"image": {1: "height", 2: "width"}, "places": {0: "n"}, "scores": {0: "n"}}
-    return Model(SPEC, module, None, np.zeros((24, 32, 3), np.uint8), Graph(module, example, ("places", "scores"), axes))
+    graph = Graph(OneImage(module).eval(), example, ("places", "scores"), axes)
+    return Model(SPEC, module, None, np.zeros((24, 32, 3), np.uint8), graph, calibration=_pictures)
+
+
+def _pictures() -> list[Pixels]:
+    return [(picture(24, 32, seed)["image"].transpose(1, 2, 0) * 255).astype(np.uint8) for seed in range(4)]
 
 
 def picture(height: int, width: int, seed: int = 0) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from harness.families import Graph, Model
 from harness.suites.meta.harness.adapters.graphs import SPEC, picker, picture
 from harness.types import Variant
 
-BASE, MENDED = ADAPTER.variants
+BASE, MENDED = ADAPTER.variants[:2]
 _IN_A_FRESH_PROCESS = """
 import sys
 from pathlib import Path

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from harness.checks import CHECKS, judge
+from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.suites.meta.harness.answers import (
     CAP,
+    EVERYWHERE,
     FP32,
     HEIGHT_PX,
+    POINTS,
     SEGMENTS,
     SPEC,
     WIDTH_PX,
@@ -21,9 +24,11 @@ from harness.suites.meta.harness.answers import (
     evidence,
     grid,
     observed,
+    with_keypoints,
     with_masks,
+    with_panoptic,
 )
-from harness.types import Detections, Effective, Masks, ModelSpec, Observation, Purpose, Status
+from harness.types import Effective, ModelSpec, Observation, Purpose, Status
 
 SOUND = deck(one=grid(4))
 
@@ -131,3 +136,70 @@ def test_only_the_first_fault_is_told_and_the_rest_counted() -> None:
     twice = changed(changed(grid(4), label=9), label=9, index=1)
     assert "more like it" not in form(deck(one=twice))[1]
     assert "(1 more like it)" in form({"blank": grid(1), "one": twice})[1]
+
+
+def pointed(x: float, y: float, score: float = 0.5) -> dict[str, Detections]:
+    """The second keypoint of the first detection, whose box is (5, 5) to (35, 35), somewhere else."""
+    answer = with_keypoints(grid(4))
+    assert answer.keypoints is not None
+    answer.keypoints[0, 1] = (x, y, score)
+    return deck(one=answer)
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (SOUND, "no keypoints, from a model that finds them"),
+        (deck(one=dataclasses.replace(grid(4), keypoints=np.zeros((4, 3, 3), np.float32))), "shape [4, 3, 3], not [4, 2, 3]"),
+        (pointed(float("nan"), 9), "detection 0 has the keypoint tail at [nan, 9, 0.5], which is not finite"),
+        (pointed(9, 9, float("inf")), "not finite"),
+        (pointed(35 + 0.011 * WIDTH_PX, 9), "detection 0 has the keypoint tail at [36.76, 9, 0.5], outside its box"),
+        (pointed(9, 5 - 0.011 * HEIGHT_PX), "outside its box"),
+    ],
+)
+def test_improper_keypoints(answers: dict[str, Detections], words: str) -> None:
+    status, reason, image = form(answers, POINTS)
+    assert (status, image) == (Status.FAILED, "one")
+    assert words in reason
+
+
+def test_proper_keypoints_up_to_the_edge() -> None:
+    assert form(deck(one=with_keypoints(grid(4))), POINTS)[0] is Status.PASSED
+    assert form(pointed(35 + 0.009 * WIDTH_PX, 5 - 0.009 * HEIGHT_PX), POINTS)[0] is Status.PASSED
+
+
+SEGMENTED = {name: with_panoptic(with_masks(answer)) for name, answer in SOUND.items()}
+
+
+def segmented(*segments: Segment, shape: tuple[int, int] = (HEIGHT_PX, WIDTH_PX), image: str = "one") -> dict[str, Detections]:
+    """One answer with these segments, a pixel each."""
+    ids = np.zeros(shape, np.int32)
+    ids[0, : len(segments)] = [segment.id for segment in segments]
+    return {**SEGMENTED, image: dataclasses.replace(SEGMENTED[image], panoptic=Panoptic(ids, segments))}
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({**SEGMENTED, "one": with_masks(grid(4))}, "no panoptic segments"),
+        (segmented(shape=(20, 30)), "panoptic segments of 30x20 px for an image of 160x120 px"),
+        (segmented(Segment(1, 2, is_thing=True)), "segment 1 has the label 2, of 2 kinds of thing"),
+        (segmented(Segment(1, -1, is_thing=False)), "segment 1 has the label -1, of 2 kinds of stuff"),
+        (segmented(Segment(1, 0, is_thing=True, score=float("nan"))), "segment 1 has the score nan"),
+        (segmented(Segment(1, 0, is_thing=True, score=0.5), image="blank"), "segment 1 is a thing on a blank picture"),
+    ],
+)
+def test_improper_segments(answers: dict[str, Detections], words: str) -> None:
+    status, reason, _ = form(answers, EVERYWHERE)
+    assert status is Status.FAILED
+    assert words in reason
+
+
+def test_a_segment_without_a_pixel_is_none() -> None:
+    empty = Panoptic(np.zeros((HEIGHT_PX, WIDTH_PX), np.int32), (Segment(5, 0, is_thing=False),))
+    one = dataclasses.replace(SEGMENTED["one"], panoptic=empty)
+    assert "segment 5 has no pixel" in form({**SEGMENTED, "one": one}, EVERYWHERE)[1]
+
+
+def test_proper_segments() -> None:
+    assert form(SEGMENTED, EVERYWHERE)[0] is Status.PASSED

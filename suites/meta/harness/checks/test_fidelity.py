@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from harness.checks import CHECKS, Evidence, Judgement, judge
+from harness.detections import Detections
 from harness.suites.meta.harness.answers import (
     CELL,
     REFERENCE,
@@ -20,7 +21,7 @@ from harness.suites.meta.harness.answers import (
     restoration,
     with_masks,
 )
-from harness.types import Cell, Detections, Image, JobError, Purpose, Restoration, Status
+from harness.types import Cell, Image, JobError, Purpose, Restoration, Status
 
 WHOLE = with_masks(grid(4))
 ANSWERS = deck(one=WHOLE)

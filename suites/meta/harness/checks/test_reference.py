@@ -9,8 +9,9 @@ import pytest
 
 from harness.checks import CHECKS, Judgement, judge
 from harness.checks.reference import noise_floor
+from harness.detections import Detections
 from harness.suites.meta.harness.answers import REFERENCE, THRESHOLD, changed, deck, evidence, grid, observed, without
-from harness.types import Detections, JobError, Purpose, Status
+from harness.types import JobError, Purpose, Status
 
 WHOLE = grid(5)
 

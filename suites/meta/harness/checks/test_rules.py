@@ -5,29 +5,66 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import pytest
 
 from harness.checks import CHECKS, Check, Evidence, Judgement, judge
 from harness.checks.rules import broke
-from harness.suites.meta.harness.answers import CELL, REFERENCE, SEGMENTS, deck, evidence, grid, observed, restoration, with_masks
+from harness.detections import Detections, Panoptic
+from harness.suites.meta.harness.answers import (
+    CAP,
+    CELL,
+    EVERYTHING,
+    HEIGHT_PX,
+    REFERENCE,
+    WIDTH_PX,
+    changed,
+    deck,
+    evidence,
+    grid,
+    observed,
+    restoration,
+    truth_of,
+    with_everything,
+)
+from harness.suites.meta.harness.behaviours import behaved
 from harness.types import JobError, Observation, Purpose, Status, TimingPoint
 
-ANSWERS = deck(one=with_masks(grid(4)))
+PICTURES = deck(one=grid(4), two=changed(grid(5), box_px=1.0), single=grid(1), crowded=grid(CAP, 10.0, 14.0))
+TALLER_PX = 8
+
+
+def taller(answer: Detections) -> Detections:
+    """The same answer to a picture that has a few rows more."""
+    assert answer.masks is not None
+    assert answer.panoptic is not None
+    masks = dataclasses.replace(answer.masks, size_hw_px=(HEIGHT_PX + TALLER_PX, WIDTH_PX))
+    ids = np.pad(answer.panoptic.ids, ((0, TALLER_PX), (0, 0)), mode="edge")
+    return dataclasses.replace(answer, masks=masks, panoptic=Panoptic(ids, answer.panoptic.segments))
+
+
+ANSWERS = {name: with_everything(answer) for name, answer in PICTURES.items()}
+ANSWERS["two"] = taller(ANSWERS["two"])
+BEHAVED = behaved({name: ANSWERS[name] for name in ("one", "two")}, ANSWERS["blank"])
 CURVE = tuple(TimingPoint(batch, "a loop", (0.01,) * 11, 2) for batch in (1, 2))
 
 
 def whole() -> Evidence:
     """A cell that passes every check."""
-    known = evidence(ANSWERS, ANSWERS, [ANSWERS], SEGMENTS)
+    known = evidence(ANSWERS, ANSWERS, [ANSWERS], EVERYTHING)
     back = {"restored": restoration()}
     build = {**back, "source": restoration(), "source_after": restoration(), "resaved": restoration(), "effective": None}
     seen = {
         Purpose.BUILD: dataclasses.replace(observed(ANSWERS, purpose=Purpose.BUILD), **build),
         Purpose.FIDELITY: dataclasses.replace(observed(ANSWERS, purpose=Purpose.FIDELITY), **back),
         Purpose.PARITY: dataclasses.replace(observed(ANSWERS), **back),
+        Purpose.BEHAVIOUR: observed(BEHAVED, purpose=Purpose.BEHAVIOUR),
         Purpose.TIMING: dataclasses.replace(observed({}, purpose=Purpose.TIMING), curve=CURVE),
     }
-    return dataclasses.replace(known, observed=seen)
+    reference = {**known.reference, Purpose.BEHAVIOUR: observed(BEHAVED, REFERENCE, Purpose.BEHAVIOUR)}
+    images = tuple(dataclasses.replace(i, height_px=i.height_px + TALLER_PX * (i.id == "two")) for i in known.images)
+    shown = truth_of({**ANSWERS, "crowded": with_everything(grid(CAP + 1, 10.0, 14.0))})
+    return dataclasses.replace(known, observed=seen, reference=reference, images=images, truth=lambda: shown, sample="one")
 
 
 def replaced(known: Evidence, purpose: Purpose, **changes: object) -> Evidence:
@@ -65,7 +102,7 @@ def test_a_planned_job_without_an_observation_is_missing(check: Check) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-@pytest.mark.parametrize("purpose", [Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.TIMING])
+@pytest.mark.parametrize("purpose", [Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.BEHAVIOUR, Purpose.TIMING])
 def test_a_job_that_broke_is_told_by_one_check_and_declined_by_the_others(purpose: Purpose, check: Check) -> None:
     found = judge(check, failing(purpose))
     if purpose not in check.needs | {Purpose.BUILD}:
@@ -103,7 +140,7 @@ def test_weights_read_from_outside_are_failed_although_the_job_without_the_sourc
     assert other.name in found.reason
 
 
-@pytest.mark.parametrize("purpose", [Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.TIMING])
+@pytest.mark.parametrize("purpose", [Purpose.BUILD, Purpose.PARITY, Purpose.FIDELITY, Purpose.BEHAVIOUR, Purpose.TIMING])
 def test_no_broken_job_goes_untold(purpose: Purpose) -> None:
     verdicts = {judge(check, failing(purpose)).status for check in CHECKS.values()}
     assert verdicts & {Status.ERRORED, Status.FAILED}
@@ -153,8 +190,9 @@ def test_without_its_reference_nothing_is_established(check: Check, error: JobEr
 
 @pytest.mark.parametrize("check", REFERRING, ids=ids(REFERRING))
 def test_empty_answers_on_both_sides_are_no_agreement(check: Check) -> None:
-    nothing = {image: answer.take([]) for image, answer in ANSWERS.items()}
-    known = evidence(nothing, nothing, [nothing], SEGMENTS)
+    no_segments = Panoptic(np.zeros((HEIGHT_PX, WIDTH_PX), np.int32), ())
+    nothing = {image: dataclasses.replace(answer.take([]), panoptic=no_segments) for image, answer in ANSWERS.items()}
+    known = evidence(nothing, nothing, [nothing], EVERYTHING)
     known = dataclasses.replace(known, observed={**whole().observed, **known.observed})
     if check.suite == "parity":
         found = judge(check, known)

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from harness.checks.differences import unequal
+from harness.detections import Detections, Pixels
 from harness.errors import Broken, HarnessError, MalformedDetections, Unavailable, UnreadableConfig, WrongDigest
 from harness.families import Model, family
 from harness.families import detectron2 as detectron2_family
 from harness.fixtures.models import MODELS
 from harness.fixtures.scenes import SceneRecipe, draw
-from harness.types import Detections, ModelSpec, Pixels
+from harness.types import ModelSpec
 
 pytest.importorskip("detectron2")
 

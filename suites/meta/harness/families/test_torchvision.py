@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from harness.checks.differences import unequal
+from harness.detections import Detections, Pixels
 from harness.errors import UnreadableConfig, WrongDigest
 from harness.families import Model
 from harness.families.attached import attached_for
 from harness.families.torchvision import FAMILY, TorchvisionProcessor
 from harness.fixtures.decks import deck
 from harness.fixtures.models import MODELS
-from harness.types import Detections, ModelSpec, Pixels, Weights
+from harness.types import ModelSpec, Weights
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")

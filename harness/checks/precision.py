@@ -1,0 +1,147 @@
+"""Does a backend see as well as the reference? Average precision, against the deck's ground truth and against the reference.
+
+At fp32 both must hold, so that a fault too even to miss the levels pair by pair shows in the sum. Lower precision is judged by this
+alone. Detections that a tie explains, which `parity.detections` counts, are left out of both sides first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import levels
+from harness.checks import Check, Evidence, Judgement
+from harness.checks.parity import compared, not_comparable, precision_class
+from harness.checks.reference import noise_floor
+from harness.compare import NOTHING, Comparison
+from harness.detections import Detections
+from harness.precision import Kind, agreement, average_precision, kinds
+from harness.types import Measure, Purpose, Status
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """AP of one kind, in points (AP x 100)."""
+
+    kind: Kind
+    reference: float
+    candidate: float
+    agreement: float
+
+    @property
+    def apart(self) -> float:
+        return self.candidate - self.reference
+
+    @property
+    def kept_percent(self) -> float:
+        return 100 * self.candidate / self.reference if self.reference else float("nan")
+
+
+def average_precisions(evidence: Evidence) -> Judgement:
+    """At fp32 as the reference, within the level and agreeing with it; below fp32, how much of its AP is kept."""
+    unfit = not_comparable(evidence)
+    if unfit is not None:
+        return unfit
+    found = compared(evidence, noise_floor(evidence))
+    if not found.matched + found.missing:
+        return Judgement(Status.ERRORED, "compared nothing: the reference finds nothing on this deck")
+    points = list(_points(evidence, found))
+    objects = len(evidence.truth()["annotations"])
+    if precision_class(evidence) == "fp32":
+        return _same(points, found, objects)
+    return _kept(precision_class(evidence), points, found, objects)
+
+
+def _points(evidence: Evidence, found: Comparison) -> Iterator[_Points]:
+    mine, theirs = _settled(evidence, found)
+    truth = evidence.truth()
+    for kind in kinds(evidence.spec.outputs):
+        against_truth = (average_precision(truth, side, kind).average for side in (mine, theirs))
+        agreed = agreement(evidence.images, mine, theirs, kind, len(evidence.spec.classes)).average
+        yield _Points(kind, *(100 * value for value in (*against_truth, agreed)))
+
+
+def _settled(evidence: Evidence, found: Comparison) -> tuple[list[Detections], list[Detections]]:
+    """Both sides' answers, image by image, without what a tie explains."""
+    sides = (
+        (evidence.reference[Purpose.PARITY].answers, [image.certified_missing for image in found.images]),
+        (evidence.observed[Purpose.PARITY].answers, [image.certified_extra for image in found.images]),
+    )
+    mine, theirs = (
+        [_without(answers.get(image.image, NOTHING), tied) for image, tied in zip(found.images, certified, strict=True)]
+        for answers, certified in sides
+    )
+    return mine, theirs
+
+
+def _without(answer: Detections, tied: NDArray[np.intp]) -> Detections:
+    return answer.take(np.setdiff1d(np.arange(len(answer)), tied)) if len(tied) else answer
+
+
+def _same(points: list[_Points], found: Comparison, objects: int) -> Judgement:
+    judged = (
+        measure
+        for one in points
+        for measure in (
+            Measure(f"{one.kind} AP, difference from the reference", abs(one.apart), levels.PRECISION_POINTS, "points"),
+            Measure(f"{one.kind} AP, agreement", one.agreement, levels.AGREEMENT_POINTS, "points"),
+        )
+    )
+    measures = (*judged, *_reported(points, found, objects))
+    compared = found.matched + found.missing
+    for one in points:
+        # Not a number, where there is nothing to find, is no agreement.
+        if not abs(one.apart) <= levels.PRECISION_POINTS:
+            words = f"{one.kind} AP is {one.candidate:.3f}, the reference's {one.reference:.3f}"
+            words += f", level {levels.PRECISION_POINTS} points apart"
+            return Judgement(Status.FAILED, words, compared, measures, found.worst_image())
+        if not one.agreement >= levels.AGREEMENT_POINTS:
+            words = f"{one.kind} AP with the reference as the truth is {one.agreement:.3f}, level {levels.AGREEMENT_POINTS}"
+            return Judgement(Status.FAILED, words, compared, measures, found.worst_image())
+    told = "; ".join(f"{one.kind} AP {one.candidate:.2f}, agreement {one.agreement:.2f}" for one in points)
+    return Judgement(Status.PASSED, f"{told}; as the reference on {objects} objects", compared, measures)
+
+
+def _kept(precision: str, points: list[_Points], found: Comparison, objects: int) -> Judgement:
+    compared = found.matched + found.missing
+    level = levels.KEPT_PERCENT.get(precision)
+    kept = (Measure(f"{one.kind} AP kept", one.kept_percent, level, "%") for one in points)
+    measures = (*kept, *_reported(points, found, objects), *(Measure(f"{p.kind} AP, agreement", p.agreement) for p in points))
+    told = ", ".join(f"{one.kept_percent:.2f} % of the reference's {one.kind} AP" for one in points)
+    words = f"{precision} keeps {told} on {objects} objects"
+    if level is None:
+        return Judgement(Status.INCONCLUSIVE, f"{words}; there is no level for {precision}: not established", compared, measures)
+    if objects < levels.KEPT_OBJECTS:
+        words = f"{words}; {levels.KEPT_OBJECTS:,} are needed: not established"
+        return Judgement(Status.INCONCLUSIVE, words, compared, measures)
+    if all(one.kept_percent >= level for one in points):
+        return Judgement(Status.PASSED, f"{words}, level {level} %", compared, measures)
+    return Judgement(Status.FAILED, f"{words}, level {level} %", compared, measures, found.worst_image())
+
+
+def _reported(points: list[_Points], found: Comparison, objects: int) -> Iterator[Measure]:
+    for one in points:
+        yield Measure(f"{one.kind} AP", one.candidate, unit="points")
+        yield Measure(f"{one.kind} AP of the reference", one.reference, unit="points")
+    yield Measure("objects in the ground truth", objects)
+    yield Measure("left out, certified", found.certified, unit="detections")
+
+
+CHECKS = (
+    Check(
+        "parity.precision",
+        "The same average precision",
+        "COCO's AP over IoU 0.50 to 0.95, of boxes and, where the model gives them, masks and keypoints: against the deck's ground "
+        "truth within 0.02 points of the reference's, and at least 99.9 with the reference's answers as the truth. fp16, bf16 and "
+        "int8 are judged by this alone: at least 99.9 %, 99.9 % and 99 % of the reference's AP, on at least 1,000 objects, else it "
+        "is not established. Left out of both sides is what a tie explains. What usually breaks it: what breaks the other parity "
+        "checks; alone, many differences that each stay within their level and all point one way. What to do: at fp32, mend what "
+        "else fails first; below it, find the layers that need more precision.",
+        frozenset({Purpose.PARITY}),
+        average_precisions,
+        frozenset({Purpose.PARITY, Purpose.FLOOR}),
+    ),
+)

@@ -1,0 +1,201 @@
+"""Which operator of an exported stage differs, and the smallest graph that shows it.
+
+Where PyTorch's own run of the stage's trace differs from the live stage, the trace is to blame, whatever runs it. A judge says what
+every operator of the exported graph should answer; where the whole graph, as the judge runs it, differs from the live stage, the
+export changed it. Else the runtime is given ever larger pieces of the graph, each fed what the judge says, until one answers
+otherwise: operators by themselves first, then each with its producers, since a runtime that merges operators may be wrong about
+several together and about none alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.families import family
+from harness.stages import module_of, walk
+from harness.stages.bisect import differences, graph_inputs
+from harness.tracing import Signature, expected_warnings
+
+if TYPE_CHECKING:
+    from harness.detections import Pixels, Tensors
+    from harness.stages import Env, Stage
+    from harness.stages.bisect import Candidate
+    from harness.types import StageDifference
+
+DEPTH = 6
+"""How many steps of producers a piece holds at most."""
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a graph as a file of its own in ``folder``: its operators, what it is fed, what the judge says of its outputs."""
+
+    operators: tuple[str, ...]
+    inputs: Arrays
+    expected: Arrays
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who changed the stage: ``culprit`` is trace, export or runtime; ``piece`` the smallest that shows it, of a runtime."""
+
+    culprit: str
+    words: str
+    piece: Piece | None = None
+    difference: StageDifference | None = None
+
+
+class Parts(Protocol):
+    """An exported graph that a judge has evaluated on one input, and that can be cut."""
+
+    file: str
+    judge: str
+
+    @property
+    def operators(self) -> Sequence[str]:
+        """Every operator that computes something, by name, in an order in which they can run."""
+
+    def producers(self, operator: str) -> Sequence[str]:
+        """The operators whose outputs it reads."""
+
+    def judged(self, operator: str) -> bool:
+        """Whether the judge can say what it answers."""
+
+    def outputs(self) -> Arrays:
+        """The graph's outputs by name, as the judge says; without those that it cannot say."""
+
+    def cut(self, operators: Sequence[str], folder: Path) -> Piece:
+        """Write these operators, of which the last is the end, into ``folder`` as a graph of their own."""
+
+
+def find(stage: Stage, sample: Env, env: Env, parts: Parts, pieces: Callable[[], tuple[Piece, StageDifference] | None]) -> Verdict:
+    """Who changed the stage, which was exported with ``sample``, on the picture of ``env``; ``pieces`` looks for the smallest."""
+    expected = {name: env[name].cpu().numpy() for name in stage.outputs}
+    traced = next(iter(differences("", expected, traced_outputs(stage, sample, env), stage.rows, stage.per_max)), None)
+    if traced is not None:
+        words = f"torch.jit.trace, run by PyTorch itself, already differs from the live stage: {traced.words}"
+        return Verdict("trace", words, difference=traced)
+    judged = parts.outputs()
+    mine = {name: value for name, value in expected.items() if name in judged}
+    changed = next(iter(differences("", mine, judged, stage.rows, stage.per_max)), None)
+    if changed is not None:
+        words = f"{parts.judge} runs the exported graph otherwise than PyTorch runs its trace: {changed.words}"
+        return Verdict("export", words, difference=changed)
+    found = pieces()
+    if found is None:
+        words = f"no piece of up to {DEPTH} operators differs from {parts.judge} by itself: only the whole stage does"
+        return Verdict("runtime", words)
+    piece, difference = found
+    names = " after ".join(reversed(piece.operators)) if len(piece.operators) < 4 else f"{len(piece.operators)} operators"
+    return Verdict("runtime", f"{names}: {difference.words}; {parts.judge} is the judge", piece, difference)
+
+
+def smallest(
+    parts: Parts, run: Callable[[Path, Tensors], Tensors], artifact: Path, scratch: Path, per_max: float
+) -> tuple[Piece, StageDifference] | None:
+    """The first piece, of the fewest steps of producers, that the runtime answers otherwise than the judge."""
+    tried: set[tuple[str, ...]] = set()
+    for depth in range(DEPTH):
+        for end in parts.operators:
+            piece_of = upstream(parts, end, depth)
+            if piece_of in tried or not all(parts.judged(operator) for operator in piece_of):
+                continue
+            tried.add(piece_of)
+            folder = scratch / f"piece-{len(tried)}"
+            folder.mkdir(parents=True)
+            piece = parts.cut(piece_of, folder)
+            Signature(tuple(piece.inputs), tuple(piece.expected), Signature.read(artifact).exporter).write(folder)
+            difference = _difference(piece, folder, run, per_max)
+            if difference is not None:
+                return replace(piece, folder=folder), difference
+    return None
+
+
+def _difference(piece: Piece, folder: Path, run: Callable[[Path, Tensors], Tensors], per_max: float) -> StageDifference | None:
+    try:
+        found = run(folder, piece.inputs)
+    except Exception:  # noqa: BLE001 - a piece that a runtime refuses says nothing of what it answers
+        return None
+    return next(iter(differences("", piece.expected, found, per_max=per_max)), None)
+
+
+def upstream(parts: Parts, end: str, depth: int) -> tuple[str, ...]:
+    """``end`` and its producers up to ``depth`` steps before it, in an order in which they can run."""
+    found, edge = {end}, {end}
+    for _ in range(depth):
+        edge = {producer for operator in edge for producer in parts.producers(operator)} - found
+        found |= edge
+    return tuple(operator for operator in parts.operators if operator in found)
+
+
+def dig(candidate: Candidate, stage_name: str, pixels: Pixels, scratch: Path, out: Path) -> Verdict | None:
+    """Operator by operator through one stage on one picture; what was found is written to ``out``. None where no graph is exported.
+
+    Exported stages are ``model.onnx`` or ``model.xml`` in the adapter's artifact, with a `Signature` beside them.
+    """
+    from harness.stages.onnx_graph import OnnxParts
+    from harness.stages.openvino_graph import OpenvinoParts
+
+    model, adapter = candidate.model, candidate.adapter
+    own = family(model.spec.family).stages(model.spec, model.module)
+    stage = next(one for one in own if one.name == stage_name)
+    env, sample = walk(own, graph_inputs(model, pixels)), walk(own, model.graph.example)
+    artifact = scratch / "stage"
+    candidate.exported(stage, sample, artifact)
+    kinds: tuple[type[OnnxParts | OpenvinoParts], ...] = (OnnxParts, OpenvinoParts)
+    kind = next((kind for kind in kinds if (artifact / kind.file).is_file()), None)
+    if kind is None:
+        return None
+    given = Signature.read(artifact).ordered({name: env[name].numpy() for name in stage.inputs})
+    parts = kind(artifact / kind.file, given, stage.outputs)
+
+    def pieces() -> tuple[Piece, StageDifference] | None:
+        return smallest(parts, candidate.run, artifact, scratch / "pieces", stage.per_max)
+
+    verdict = find(stage, sample, env, parts, pieces)
+    if verdict.piece is not None and verdict.piece.folder is not None:
+        shutil.copytree(verdict.piece.folder, out, dirs_exist_ok=True)
+        title = f"{adapter.name}: {verdict.piece.operators[-1]} answers otherwise than {kind.judge}"
+        write_reproducer(out, title, verdict, kind.show, kind.packages)
+    return verdict
+
+
+def traced_outputs(stage: Stage, sample: Env, env: Env) -> Arrays:
+    """What the stage's trace, made with ``sample``, answers to the inputs in ``env`` when PyTorch runs it."""
+    import torch
+
+    with expected_warnings(), torch.no_grad():
+        given = tuple(sample[name] for name in stage.inputs)
+        traced = torch.jit.trace(module_of(stage), given, strict=False, check_trace=False)
+        answers = traced(*[env[name].clone() for name in stage.inputs])
+    together = answers if isinstance(answers, tuple) else (answers,)
+    return {name: value.numpy() for name, value in zip(stage.outputs, together, strict=True)}
+
+
+def write_reproducer(folder: Path, title: str, verdict: Verdict, show: str, packages: Sequence[str]) -> None:
+    """Beside the smallest failing graph in ``folder``: its inputs, what is expected, a script that shows it, a text to report."""
+    if verdict.piece is None:
+        return
+    np.savez(folder / "inputs.npz", allow_pickle=False, **dict(verdict.piece.inputs))
+    np.savez(folder / "expected.npz", allow_pickle=False, **dict(verdict.piece.expected))
+    (folder / "show.py").write_text(show, encoding="utf-8")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    shapes = json.dumps({name: [str(value.dtype), *value.shape] for name, value in verdict.piece.inputs.items()})
+    (folder / "issue.md").write_text(
+        f"# {title}\n\n{verdict.words}.\n\nVersions: {versions}.\n\nInputs: {shapes} (`inputs.npz`).\n\n"
+        "To see it: `python show.py` beside the graph, `inputs.npz` and `expected.npz`.\n\n"
+        f"```python\n{show}```\n",
+        encoding="utf-8",
+    )
