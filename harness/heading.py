@@ -82,10 +82,20 @@ def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver]
         checks=tuple(CheckEntry(id=c.id, title=c.title, asks=c.asks) for c in CHECKS.values() if c.id in used),
         planned=tuple(Planned(check=check, cell=CellKey.of(cell)) for check, cell in keys),
         levels=tuple(Level(quantity=quantity, level=level) for quantity, level in levels.TABLE),
-        method=METHOD,
+        method={**METHOD, **_liars()},
         notices=_notices(plan),
         waivers=tuple(_waiver(waiver) for waiver in known if any(waiver.covers(check, cell) for check, cell in keys)),
     )
+
+
+def _liars() -> dict[str, str]:
+    """How well the checks themselves were checked, where that was recorded."""
+    from harness.selftest import RECORDED, read_outcome
+
+    if not RECORDED.is_file():
+        return {}
+    words = read_outcome().text().replace("\n", "; ")
+    return {"Liars": f"Recorded by `harness selftest`: {words}."}
 
 
 def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> CellLine:

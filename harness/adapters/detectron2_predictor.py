@@ -46,9 +46,14 @@ class PredictorSession:
 
 def predict_each(predictor: Any, images: Sequence[Pixels]) -> list[Detections]:
     """Answers of a `DefaultPredictor`, which takes BGR whatever the model takes."""
-    from harness.families.detectron2_instances import detections_of
+    from harness.families.detectron2_instances import detections_of, panoptic_of
 
-    return [detections_of(predictor(image[:, :, ::-1])["instances"]) for image in images]
+    found = []
+    for image in images:
+        answer = predictor(image[:, :, ::-1])
+        panoptic = panoptic_of(*answer["panoptic_seg"]) if "panoptic_seg" in answer else None
+        found.append(detections_of(answer["instances"], panoptic=panoptic))
+    return found
 
 
 class Detectron2Predictor:

@@ -39,14 +39,16 @@ def masks(_: Evidence, found: Comparison, __: NoiseFloor) -> Judgement:
     return fault or Judgement(Status.PASSED, f"{len(iou)} masks agree over {found.mask_pixels} px", len(iou), measures)
 
 
-def raw_masks(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
+def raw_masks(evidence: Evidence, found: Comparison, floor: NoiseFloor) -> Judgement:
     """The mask head's probabilities of matched detections agree, value by value."""
     share, cosine = found.column("raw_mask_share"), found.column("raw_mask_cosine")
     for words, side in (("the reference", evidence.reference), ("this backend", evidence.observed)):
         if all(answer.raw_masks is None for answer in side[Purpose.PARITY].answers.values()):
             return Judgement(Status.DECLINED, f"{words} gives masks only after they are pasted: see parity.masks")
+    level = levels.raw_share_level(floor.raw_mask_share)
     measures = (
-        Measure("worst raw mask difference against its level", float(share.max(initial=0.0)), 1.0),
+        Measure("worst raw mask difference against its level", float(share.max(initial=0.0)), level),
+        Measure("noise floor F of raw masks against their level", floor.raw_mask_share),
         Measure("worst raw mask cosine", float(cosine.min(initial=1.0)), levels.RAW_COSINE),
     )
 
@@ -58,7 +60,7 @@ def raw_masks(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement
         return f"{where} is {cosine[index]:.7f}, level {levels.RAW_COSINE}"
 
     fault = _left_out(found, "raw_mask_share", "a raw mask", measures)
-    fault = fault or failed(found, "raw_mask_share", share, share_words, measures, beyond=1.0)
+    fault = fault or failed(found, "raw_mask_share", share / level, share_words, measures, beyond=1.0)
     fault = fault or failed(found, "raw_mask_cosine", levels.RAW_COSINE - cosine, cosine_words, measures)
     return fault or Judgement(Status.PASSED, f"{len(share)} raw masks within their level", len(share), measures)
 
@@ -146,10 +148,11 @@ CHECKS = (
         "raw_masks",
         "The same raw masks",
         "What the mask head gives for matched detections before it is pasted into their boxes, probabilities in 0..1, differs "
-        "in no value by more than 1e-5 of the largest and 1e-4 of the value, the cosine is at least 0.99999, and nothing is "
-        "not a number or infinite. Declined where a side gives pasted masks only. What usually breaks it: the pooling of the "
-        "mask branch, a sigmoid lost or done twice, the mask of another class. What to do: if parity.masks fails and this "
-        "passes, look at the pasting; if both do, at the mask head and its pooling.",
+        "in no value by more than 1e-5 of the largest and 1e-4 of the value, or four times what the reference's own repeats "
+        "differ by, and never by ten times that level; the cosine is at least 0.99999, and nothing is not a number or "
+        "infinite. Declined where a side gives pasted masks only. What usually breaks it: the pooling of the mask branch, a "
+        "sigmoid lost or done twice, the mask of another class. What to do: if parity.masks fails and this passes, look at the "
+        "pasting; if both do, at the mask head and its pooling.",
         raw_masks,
         output="masks",
         compares=("raw_masks",),

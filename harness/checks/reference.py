@@ -16,13 +16,15 @@ from harness.types import Load, Measure, Observation, Purpose, Status
 
 
 class NoiseFloor(NamedTuple):
-    """F: the largest difference of matched detections between the reference and its repeats, in score (0..1) and in px.
+    """F: the largest difference of matched detections between the reference and its repeats.
 
-    Boxes too small to be judged do not count: they must not raise the level of the others.
+    In score (0..1), in px, and of raw masks in terms of their level. Boxes too small to be judged do not count: they must not raise
+    the level of the others.
     """
 
     score: float
     box_px: float
+    raw_mask_share: float = 0.0
 
 
 SILENT = NoiseFloor(0.0, 0.0)
@@ -68,15 +70,19 @@ def stable(evidence: Evidence) -> Judgement:
 
 @lru_cache(maxsize=16)
 def _repeats(reference: Observation, floors: tuple[Observation, ...], tolerance: Limits) -> tuple[Comparison, ...]:
-    """The reference against each repeat that answered, masks left out; kept, because every parity check of a model asks for it."""
+    """The reference against each repeat that answered, pasted masks left out; kept: every parity check of a model asks for it."""
     answered = (floor.answers for floor in floors if floor.error is None)
-    return tuple(compare(reference.answers, answers, tolerance, outputs=(), ledgers=reference.ledgers) for answers in answered)
+    return tuple(
+        compare(reference.answers, answers, tolerance, outputs=("raw_masks",), ledgers=reference.ledgers) for answers in answered
+    )
 
 
 def _widest(repeats: Sequence[Comparison]) -> NoiseFloor:
     boxes = (r.column("box_px")[r.column("side_px") >= levels.BOX_MIN_SIDE_PX] for r in repeats)
     return NoiseFloor(
-        max((r.worst("score") for r in repeats), default=0.0), max((float(px.max(initial=0.0)) for px in boxes), default=0.0)
+        max((r.worst("score") for r in repeats), default=0.0),
+        max((float(px.max(initial=0.0)) for px in boxes), default=0.0),
+        max((r.worst("raw_mask_share") for r in repeats), default=0.0),
     )
 
 

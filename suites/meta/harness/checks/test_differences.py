@@ -47,7 +47,11 @@ def test_one_bit_of_one_value(name: str) -> None:
     assert unequal(WHOLE, bumped(name)).startswith(f"{name.replace('raw_', 'raw ')} of detection 3 differs by ")
 
 
-@pytest.mark.parametrize("name", ["masks", "raw_masks", "keypoints", "panoptic"])
+def test_raw_masks_are_not_demanded_of_whom_hands_out_pasted_ones() -> None:
+    assert unequal(WHOLE, dataclasses.replace(WHOLE, raw_masks=None)) == ""
+
+
+@pytest.mark.parametrize("name", ["masks", "keypoints", "panoptic"])
 def test_an_output_on_one_side_only(name: str) -> None:
     less = dataclasses.replace(WHOLE, **{name: None})
     assert unequal(WHOLE, less).startswith("there are no ")

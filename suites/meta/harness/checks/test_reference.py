@@ -78,10 +78,10 @@ def test_no_repeats_are_missing_and_broken_ones_errored() -> None:
 
 
 def test_without_repeats_no_level_is_raised() -> None:
-    assert noise_floor(evidence(deck(a=WHOLE), deck(a=WHOLE))) == (0.0, 0.0)
+    assert noise_floor(evidence(deck(a=WHOLE), deck(a=WHOLE))) == (0.0, 0.0, 0.0)
 
 
 def test_the_noise_floor_is_the_widest_repeat() -> None:
     floors = [deck(a=changed(WHOLE, score=-3e-5)), deck(a=changed(WHOLE, box_px=0.25))]
     found = noise_floor(evidence(deck(a=WHOLE), deck(a=WHOLE), floors))
-    assert found == pytest.approx((3e-5, 0.25), rel=1e-2)
+    assert found == pytest.approx((3e-5, 0.25, 0.0), rel=1e-2)
