@@ -31,6 +31,9 @@ from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, St
 
 Key = tuple[str, Cell]
 
+_OF_THE_MACHINE = ("timeout", "memory", "killed")
+"""How a job may end for reasons of the machine: no waiver is about that."""
+
 _WIDER = "Masks are asked of mask models, parity not of the reference, timings not of a quick run; --dry-run shows the cells."
 
 
@@ -150,6 +153,8 @@ class LiveRun:
         )
         parity = self._observations.get(job(cell, Purpose.PARITY))
         precision = parity.effective.precision if parity is not None and parity.effective is not None else None
+        if any(seen.error is not None and seen.error.kind in _OF_THE_MACHINE for seen in self._seen(cell)):
+            known = ()
         record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
         if record.status is Status.FAILED and check.suite == "parity":
             record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
@@ -158,6 +163,10 @@ class LiveRun:
             record = dataclasses.replace(record, waiver=None)
         self._writer.record(record)
         return record
+
+    def _seen(self, cell: Cell) -> list[Observation]:
+        """What the cell's own jobs left, of those that were asked for so far."""
+        return [seen for one, seen in self._observations.items() if seen is not None and one.cell == cell]
 
     def take_apart(self, cell: Cell, image: str | None = None) -> Observation | None:
         """What each stage of the cell makes of the reference's inputs: on ``image``, the sample, and two sizes more."""

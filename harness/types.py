@@ -246,10 +246,13 @@ class StageReport:
 
     @property
     def words(self) -> str:
-        """The stage and how it differs, in a line."""
+        """The stage and how it differs, in a line: by a shape or a whole number where it does, which say most."""
         if self.error:
             return f"{self.stage}: {self.error}"
-        return f"{self.stage}: {self.differences[0].words} on image {self.differences[0].image}" if self.differences else self.stage
+        if not self.differences:
+            return self.stage
+        told = min(self.differences, key=lambda difference: difference.level > 0)
+        return f"{self.stage}: {told.words} on image {told.image}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

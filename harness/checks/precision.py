@@ -66,14 +66,12 @@ def _points(evidence: Evidence, found: Comparison) -> Iterator[_Points]:
 
 def _settled(evidence: Evidence, found: Comparison) -> tuple[list[Detections], list[Detections]]:
     """Both sides' answers, image by image, without what a tie explains."""
-    sides = (
-        (evidence.reference[Purpose.PARITY].answers, [image.certified_missing for image in found.images]),
-        (evidence.observed[Purpose.PARITY].answers, [image.certified_extra for image in found.images]),
-    )
-    mine, theirs = (
-        [_without(answers.get(image.image, NOTHING), tied) for image, tied in zip(found.images, certified, strict=True)]
-        for answers, certified in sides
-    )
+    reference, candidate = evidence.reference[Purpose.PARITY].answers, evidence.observed[Purpose.PARITY].answers
+    mine, theirs = [], []
+    for image in found.images:
+        pairs = image.matching.pairs[sorted(image.certificates.pairs)]
+        mine.append(_without(reference.get(image.image, NOTHING), np.concatenate([image.certified_missing, pairs[:, 0]])))
+        theirs.append(_without(candidate.get(image.image, NOTHING), np.concatenate([image.certified_extra, pairs[:, 1]])))
     return mine, theirs
 
 

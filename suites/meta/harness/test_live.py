@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from harness import live
+from harness.checks import Judgement
 from harness.live import LiveRun, Plan
 from harness.options import Options
-from harness.types import Cell, Record, Status
+from harness.plan import job
+from harness.types import Cell, JobError, Observation, Purpose, Record, Status
 
 CELL = Cell("tv_fasterrcnn_tiny", "onnxruntime_session", "f32", "cpu")
 
@@ -48,3 +50,13 @@ def test_answers_that_cannot_be_judged_are_errored_and_told(
     assert record.status is Status.ERRORED
     assert "ValueError: operands could not be broadcast together" in record.reason
     assert written == [record]
+
+
+@pytest.mark.parametrize(("kind", "status"), [("raised", Status.WAIVED), ("timeout", Status.ERRORED), ("memory", Status.ERRORED)])
+def test_no_waiver_is_about_the_machine(run: LiveRun, monkeypatch: pytest.MonkeyPatch, kind: str, status: Status) -> None:
+    waived = next(waiver for waiver in run.plan.waivers if waiver.covers("parity.boxes", CELL))
+    assert waived.kind == "upstream"
+    broken = Observation(job(CELL, Purpose.PARITY), error=JobError(kind, "predict", "it ended"))
+    run._observations[broken.job] = broken
+    monkeypatch.setattr(live, "judge", lambda *_: Judgement(Status.ERRORED, "it ended"))
+    assert run.verdict("parity.boxes", CELL).status is status

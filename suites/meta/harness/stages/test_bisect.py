@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from harness import levels
 from harness.stages import Stage
 from harness.stages.bisect import differences, first_difference, report
-from harness.types import StageReport
+from harness.types import StageDifference, StageReport
 
 FLOATS = arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3, width=32))
 
@@ -121,6 +121,12 @@ def test_a_report_names_the_picture_that_differs() -> None:
     seen = report(DOUBLES, ENVS, tripling)
     assert [difference.image for difference in seen.differences] == ["one"]
     assert seen.words.startswith("doubles: 4 of 4 values of y")
+
+
+def test_a_difference_of_sizes_is_told_before_one_of_values() -> None:
+    values = StageDifference("a", "pixels", "many values differ", 2.0, 1e-4)
+    size = StageDifference("a", "size", "159 instead of 160", 1.0, 0.0)
+    assert StageReport("preprocess", 1, 9, (values, size)).words == "preprocess: 159 instead of 160 on image a"
 
 
 def test_a_stage_that_breaks_is_told_and_does_not_end_the_search() -> None:
