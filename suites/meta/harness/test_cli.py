@@ -141,11 +141,18 @@ def test_required_but_not_checked_is_a_finding(tmp_path: Path) -> None:
     assert "required, but not checked: openvino_ir" in done.stderr
 
 
+def _as_at_a_terminal() -> None:
+    """A shell without job control has what it starts in the background ignore Ctrl-C, and so have we been started perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)], ids=["ctrl-c", "terminated twice"])
 def test_an_interrupted_run_is_kept_says_so_and_leaves_no_process(tmp_path: Path, signals: tuple[signal.Signals, ...]) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "harness.cli", "run", *MODEL, "--out", str(out), "--cache", str(tmp_path / "cache")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=_as_at_a_terminal
+    )
     deadline = time.monotonic() + 120
     while not list(out.glob("observations/*/observation.json")):
         assert time.monotonic() < deadline

@@ -156,8 +156,8 @@ def test_swapped_colour_channels_change_the_answer(model: Model, pictures: dict[
 
 
 def test_the_graph_names_what_it_takes_and_gives(model: Model) -> None:
-    with_masks = model.spec.task == "segmentation"
-    assert model.graph.outputs == ("boxes", "labels", "scores", *(("masks",) if with_masks else ()))
+    more = {"detection": (), "segmentation": ("masks",), "keypoints": ("keypoints", "keypoints_scores")}[model.spec.task]
+    assert model.graph.outputs == ("boxes", "labels", "scores", *more)
     assert set(model.graph.dynamic_axes) == {"image", *model.graph.outputs}
     assert tuple(model.graph.example["image"].shape) == (3, *model.sample.shape[:2])
     assert not model.graph.module.training
