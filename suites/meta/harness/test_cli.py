@@ -151,7 +151,12 @@ def test_an_interrupted_run_is_kept_says_so_and_leaves_no_process(tmp_path: Path
     out = tmp_path / "run"
     command = [sys.executable, "-m", "harness.cli", "run", *MODEL, "--out", str(out), "--cache", str(tmp_path / "cache")]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=_as_at_a_terminal
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=_as_at_a_terminal,  # noqa: PLW1509 - this process has no threads of its own here
     )
     deadline = time.monotonic() + 120
     while not list(out.glob("observations/*/observation.json")):
