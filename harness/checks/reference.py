@@ -11,7 +11,7 @@ from harness.certificates import Limits
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.differences import unequal
 from harness.checks.rules import broke
-from harness.compare import Comparison, compare
+from harness.compare import Comparison, Output, compare
 from harness.types import Load, Measure, Observation, Purpose, Status
 
 
@@ -72,9 +72,8 @@ def stable(evidence: Evidence) -> Judgement:
 def _repeats(reference: Observation, floors: tuple[Observation, ...], tolerance: Limits) -> tuple[Comparison, ...]:
     """The reference against each repeat that answered, pasted masks left out; kept: every parity check of a model asks for it."""
     answered = (floor.answers for floor in floors if floor.error is None)
-    return tuple(
-        compare(reference.answers, answers, tolerance, outputs=("raw_masks",), ledgers=reference.ledgers) for answers in answered
-    )
+    chosen: tuple[Output, ...] = ("raw_masks",)
+    return tuple(compare(reference.answers, answers, tolerance, outputs=chosen, ledgers=reference.ledgers) for answers in answered)
 
 
 def _widest(repeats: Sequence[Comparison]) -> NoiseFloor:
