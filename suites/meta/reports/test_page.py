@@ -324,13 +324,10 @@ def test_five_thousand_checks_render_in_under_two_seconds(tmp_path: Path) -> Non
     models = tuple(f"tv_model_{n}" for n in range(74))
     file = invented.write(tmp_path, invented.run(models))
     render_page(invented.run(invented.MODELS[:1]))  # matplotlib and Jinja are imported once a process
-    taken = []
-    for _ in range(3):  # whoever shares the cores can only add to it
-        started = time.process_time()
-        run = read_run(file)
-        page = render_page(run)
-        taken.append(time.process_time() - started)
-    assert min(taken) < 2.0
+    started = time.process_time()
+    run = read_run(file)
+    page = render_page(run)
+    assert time.process_time() - started < 2.0
     assert len(run.verdicts) > 5000
     assert len(page.encode()) < 10_000_000
     assert "62 more models stand in the scoreboard" in Reader(page).text
