@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import statistics
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,20 +66,28 @@ def test_help_imports_no_backend(command: list[str]) -> None:
     assert done.stdout.rstrip().endswith("HEAVY []"), done.stdout[-500:]
 
 
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_other_peoples_runs_are_left_alone_and_lose_under_50_ms(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text("def test_theirs(): assert True\n")
 
     def seconds(*words: str) -> float:
-        began = time.monotonic()
+        """Of processor time: what a busy machine lets a process wait is not the plugin's."""
+        began = _children_s()
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
         alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=alone)
         assert done.returncode == 0, done.stdout
         assert "1 passed" in done.stdout
         assert "detection-harness" not in done.stdout
-        return time.monotonic() - began
+        return _children_s() - began
 
     seconds()
     pairs = [(seconds("-p", "harness.plugin"), seconds()) for _ in range(7)]
-    assert statistics.median(loaded - bare for loaded, bare in pairs) < 0.05
+    # Other work on the machine only ever adds: the least of each is nearest to what they cost.
+    loaded, bare = (min(side) for side in zip(*pairs, strict=True))
+    assert loaded - bare < 0.05
     assert not (tmp_path / "harness-out").exists()
