@@ -46,10 +46,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and on what the jobs of a run work; ``import_paths`` for third parties' code."""
+    """Where and on what the jobs of a run work; ``import_paths`` for third parties' code.
+
+    ``many`` is the deck of jobs of precision, ``deck`` that of all others.
+    """
 
     folder: Path
     deck: Deck
+    many: Deck
     limits: Limits = Limits()
     lanes: int = os.cpu_count() or 1
     import_paths: tuple[str, ...] = ()
@@ -85,7 +89,6 @@ class Executor:
         self._judged = threading.Event()
         self._work = setting.folder / "work"
         self._work.mkdir(parents=True, exist_ok=True)
-        self._pictures = self._work / "pictures.npz"
         self._matplotlib = self._work / "matplotlib"
         quiet = isolation.environment(self._work / "zygote", 0, self._matplotlib)
         self._forker = Forker(self._work / "zygote.log", quiet)
@@ -93,12 +96,12 @@ class Executor:
 
     def start(self) -> None:
         """Begin. Raises `WrongDigest` when a picture is not the pinned one, `RunFolderError` when the disk is full."""
-        deck = self._setting.deck
-        pictures = {image.id: deck.pixels(image.id) for image in deck.images}
-        try:
-            np.savez(self._pictures, allow_pickle=False, **pictures)
-        except OSError as error:
-            raise unwritable(self._setting.folder, error) from error
+        for deck in {found.id: found for found in (self._setting.deck, *map(self._deck, self._jobs))}.values():
+            pictures = {image.id: deck.pixels(image.id) for image in deck.images}
+            try:
+                np.savez(self._pictures(deck), allow_pickle=False, **pictures)
+            except OSError as error:
+                raise unwritable(self._setting.folder, error) from error
         self._thread.start()
 
     def stop(self) -> None:
@@ -144,6 +147,12 @@ class Executor:
             if held is None or self._stop.is_set():
                 return None
             return self._performed(job, planned, held, images)
+
+    def _deck(self, job: Job) -> Deck:
+        return self._setting.many if job.purpose is Purpose.PRECISION else self._setting.deck
+
+    def _pictures(self, deck: Deck) -> Path:
+        return self._work / f"{deck.id}.npz"
 
     def _run(self) -> None:
         try:
@@ -193,7 +202,7 @@ class Executor:
             self._conclude(job, self._unbuilt(job))
             return
         self._progress(job, "started")
-        observation = self._performed(job, planned, cached, [image.id for image in self._setting.deck.images])
+        observation = self._performed(job, planned, cached, [image.id for image in self._deck(job).images])
         if job.purpose is Purpose.BUILD and observation.build_s is not None:
             self._artifacts.keep_build(cached, observation)
         self._conclude(job, observation)
@@ -229,7 +238,7 @@ class Executor:
             artifact=str(artifact),
             # The stages are of a model built once more: its checkpoint must not stand where the artifact's own may.
             source=str(scratch / "source" if job.purpose in _APART else self._artifacts.source(cached)),
-            pictures=str(self._pictures),
+            pictures=str(self._pictures(self._deck(job))),
             images=tuple(images),
             sample=self._setting.deck.sample,
             observation=str(self.observation_folder(job)),

@@ -22,7 +22,7 @@ from harness.errors import HarnessError, RunFolderError, UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet
 from harness.families.checkpoints import weights_file
 from harness.fixtures.decks import Deck, deck
-from harness.fixtures.models import QUICK_MODELS
+from harness.fixtures.models import DEFAULT_MODELS, QUICK_MODELS
 from harness.journal import RunWriter
 from harness.options import Options
 from harness.plan import PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
@@ -49,15 +49,16 @@ class Plan:
         self.waivers = waivers.load_waivers(waivers.waivers_folder(), *([options.waivers] if options.waivers else []))
         self.models: Mapping[str, ModelSpec] = registry.models()
         self.deck: Deck = deck("quick" if options.quick else "scenes")
+        self.many: Deck = deck("many")
         self.devices = _devices()
         for name in options.check:
             if name not in CHECKS:
                 raise UnknownName("check", name, CHECKS)
         request = Request(options.model, self._backends(), options.variant, options.device, options.scope, tuple(self.as_typed))
         origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
-        self.cells = plan_cells(
-            request, self.models, QUICK_MODELS, self.adapters, origins, self.devices, _states(self.adapters, self.models)
-        )
+        of_scope = {"default": DEFAULT_MODELS, "quick": QUICK_MODELS}
+        states = _states(self.adapters, self.models)
+        self.cells = plan_cells(request, self.models, of_scope, self.adapters, origins, self.devices, states)
         for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
             weights_file(spec.weights)
         asked = options.check or tuple(CHECKS)
@@ -99,7 +100,7 @@ class LiveRun:
         self._stages: dict[Cell, str] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
         self.jobs: tuple[Job, ...] = ()
-        self._truth = cache(plan.deck.coco)
+        self._truth = {found.id: cache(found.coco) for found in (plan.deck, plan.many)}
 
     def start(self, keys: Sequence[Key]) -> None:
         """Write the header and start the jobs that these checks need. Raises `RunFolderError`."""
@@ -110,6 +111,7 @@ class LiveRun:
         setting = Setting(
             folder=self.folder,
             deck=plan.deck,
+            many=plan.many,
             limits=Limits(options.job_seconds, int(options.job_memory * 2**30)),
             lanes=options.lanes or environment.usable_cores(),
         )
@@ -156,7 +158,7 @@ class LiveRun:
         if any(seen.error is not None and seen.error.kind in _OF_THE_MACHINE for seen in self._seen(cell)):
             known = ()
         record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
-        if record.status is Status.FAILED and check.suite == "parity":
+        if record.status is Status.FAILED and check.suite == "parity" and check.at == "any":
             record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
         if record.status is Status.PASSED and self.plan.options.quick:
             # The small deck may miss the pictures that show a divergence: it cannot call a waiver stale.
@@ -213,6 +215,7 @@ class LiveRun:
         planned = self._by_cell[cell]
         reference = reference_of(cell)
         floors = floor_jobs(reference) if Purpose.FLOOR in check.reference else ()
+        asked = self.plan.many if Purpose.PRECISION in check.needs else self.plan.deck
         return Evidence(
             cell=cell,
             spec=planned.spec,
@@ -220,8 +223,8 @@ class LiveRun:
             observed=self._observed(cell, check.needs, planned),
             reference=self._observed(reference, check.reference - {Purpose.FLOOR}, self._by_cell[reference]),
             floors=tuple(seen for floor in floors if (seen := self._observation(floor)) is not None),
-            images=self.plan.deck.images,
-            truth=self._truth,
+            images=asked.images,
+            truth=self._truth[asked.id],
             sample=self.plan.deck.sample,
         )
 

@@ -80,7 +80,7 @@ def locate(text: str, options: Options, images: tuple[str, ...]) -> Located:
     wanted = images or (plan.deck.sample, names[len(names) // 2], names[-2])
     build = job(cell, Purpose.BUILD)
     limits = Limits(options.job_seconds, int(options.job_memory * 2**30))
-    setting = Setting(out, plan.deck, limits, options.lanes or environment.usable_cores())
+    setting = Setting(out, plan.deck, plan.many, limits, options.lanes or environment.usable_cores())
     executor = Executor(setting, plan.cells, [build], plan.artifacts())
     executor.start()
     try:

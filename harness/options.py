@@ -26,7 +26,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("model", "list", "A model to check; `harness list` shows them. Default: all.", "ID"),
+    Option("model", "list", "A model to check, or `all`; `harness list` shows them. Default: a few of each family.", "ID"),
     Option("backend", "list", "A backend to check. Default: all.", "NAME"),
     Option("variant", "list", "A variant to check. Default: each backend's base variants.", "ID"),
     Option("device", "list", "cpu or cuda. Default: what is here.", "NAME"),
@@ -34,7 +34,7 @@ OPTIONS = (
     Option("adapter", "list", "One more backend, from a file: docs/adapters.md says how to write it.", "FILE.py:NAME"),
     Option("require", "list", "Fail when this backend, model or device was not checked.", "NAME"),
     Option("quick", "flag", "One model a family, a small deck, no timing."),
-    Option("full", "flag", "Every variant."),
+    Option("full", "flag", "Every variant of every model."),
     Option("out", "one", "The run's folder. Default: harness-out/<date and time>.", "DIR"),
     Option("cache", "one", "Where built artifacts are kept. Default: the user's cache folder.", "DIR"),
     Option("job-seconds", "one", "Time limit of one job, in seconds. Default: 300.", "S"),

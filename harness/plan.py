@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 REFERENCE = ("torch_eager", "fp32")
 DEVICES = ("cpu", "cuda")
+ALL_MODELS = "all"
+"""In place of a model's name: every model, each as in a default run."""
+
 FLOORS = (Load(threads=2, batch=1), Load(threads=1, batch=4))
 """The reference again: another thread count, equal-size batches. Their distance from the reference is the noise floor F."""
 
@@ -24,6 +27,7 @@ _COSTS_S = {
     Purpose.PARITY: 3.0,
     Purpose.FIDELITY: 6.0,
     Purpose.BEHAVIOUR: 2.5,
+    Purpose.PRECISION: 8.0,
     Purpose.FLOOR: 2.5,
     Purpose.TIMING: 6.0,
 }
@@ -31,9 +35,9 @@ _COSTS_S = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the user asked for. Empty tuples mean all; ``scope`` is default, quick or full.
+    """What the user asked for. Empty tuples mean all, of models those of the ``scope``, which is default, quick or full.
 
-    ``files`` are backends given as files.
+    ``models`` may hold `ALL_MODELS`; ``files`` are backends given as files.
     """
 
     models: tuple[str, ...] = ()
@@ -87,7 +91,7 @@ class State:
 def plan_cells(
     request: Request,
     models: Mapping[str, ModelSpec],
-    quick_models: Sequence[str],
+    of_scope: Mapping[str, Sequence[str]],
     adapters: Mapping[str, Adapter],
     origins: Mapping[str, str],
     devices: Sequence[str],
@@ -95,13 +99,17 @@ def plan_cells(
 ) -> tuple[PlannedCell, ...]:
     """All cells of the run, the reference of each model first. Raises `UnknownName` and `UsageError`.
 
-    ``origins`` maps an adapter's name to what a worker loads it by; ``devices`` are those that exist here; ``states`` maps an
-    importable module's name to its state.
+    ``of_scope`` holds the models of a default and of a quick run in which none is named; a full run has all. ``origins`` maps an
+    adapter's name to what a worker loads it by; ``devices`` are those that exist here; ``states`` maps an importable module's name
+    to its state.
 
     Mended variants are run for, and batch curves surveyed on, the models that were named, in a full run all, else the first of each
     family: what these show hardly depends on the model, and takes half of the time. A quick run has neither.
     """
-    chosen_models = _chosen("model", request.models, models, quick_models if request.scope == "quick" else tuple(models))
+    named = [model for model in request.models if model != ALL_MODELS]
+    chosen_models = _chosen("model", named, models, tuple(models) if request.scope == "full" else of_scope[request.scope])
+    if ALL_MODELS in request.models:
+        chosen_models = tuple(models)
     close = _looked_at_closely(request, chosen_models, models)
     chosen_backends = _chosen("backend", request.backends, adapters, tuple(adapters))
     chosen_devices = _chosen("device", request.devices, DEVICES, devices)
@@ -129,7 +137,7 @@ def plan_cells(
 def _looked_at_closely(request: Request, chosen: Sequence[str], models: Mapping[str, ModelSpec]) -> Sequence[str]:
     if request.scope == "quick":
         return ()
-    if request.models or request.scope == "full":
+    if (request.models and ALL_MODELS not in request.models) or request.scope == "full":
         return chosen
     first: dict[str, str] = {}
     for model in chosen:
@@ -191,13 +199,13 @@ def checks_for(cell: PlannedCell) -> tuple[Check, ...]:
 
 
 def _applies(check: Check, cell: PlannedCell) -> bool:
-    if check.id == "contract.opens":
-        return True
-    if not cell.runs:
-        return False
+    if check.id == "contract.opens" or not cell.runs:
+        return check.id == "contract.opens"
     if check.suite == "throughput" and not cell.timed:
         return False
     is_origin = cell.is_reference and cell.cell.device == "cpu"
+    if check.at == "lower":
+        return cell.variant.precision != "fp32"
     if check.suite == "reference":
         return is_origin
     if check.suite == "parity":

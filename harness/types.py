@@ -119,6 +119,8 @@ class Purpose(StrEnum):
     """Open the moved artifact in a fresh process, source weights gone, network cut, another HOME; one thread."""
     BEHAVIOUR = "behaviour"
     """Open the moved artifact; short sequences of calls: twice, after a blank picture, in batches, held; one thread."""
+    PRECISION = "precision"
+    """Open the moved artifact; answer the deck of a thousand objects and more that lower precision is judged on; one thread."""
     FLOOR = "floor"
     """The reference again, with other thread counts and equal-size batches: the noise of the reference itself."""
     TIMING = "timing"

@@ -1,4 +1,4 @@
-"""Known divergences: which check of which cell is expected to fail, why, and for how long. ``docs/waivers.md`` has the format.
+"""Known divergences: which checks of which cells are expected to fail, why, and for how long. ``docs/waivers.md`` has the format.
 
 One TOML file a backend. A waiver turns *failed* or *errored* into *waived* where it holds, and nothing else. It is strict: where
 the check passes the record names the waiver, because it is stale; after its day of expiry, and outside its version ranges, the
@@ -46,7 +46,8 @@ Sentence: TypeAlias = Annotated[str, Field(min_length=1)]
 class Waiver(BaseModel):
     """One known divergence. ``backend`` is the stem of its file.
 
-    ``model``, ``variant`` and ``device`` are lists of names or ``"*"``. ``kind`` says whose it is to mend: ours, upstream's, or
+    ``check`` lists the checks that fail for it: each of them, on each of its cells, is expected to. ``model``, ``variant`` and
+    ``device`` are lists of names or ``"*"``. ``kind`` says whose it is to mend: ours, upstream's, or
     never anyone's (the documented route cannot do it). ``stage`` is the first stage that differs; ``finding`` the anchor in
     ``docs/findings.md``. ``when`` maps packages to version ranges (PEP 440), all of which must hold; ``precision``, where given,
     must be the effective one. ``expires`` is the last day on which it holds.
@@ -56,7 +57,7 @@ class Waiver(BaseModel):
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     backend: str
-    check: str
+    check: Annotated[tuple[str, ...], Field(min_length=1)]
     model: Names
     variant: Names
     device: Names
@@ -72,7 +73,7 @@ class Waiver(BaseModel):
         """Whether it is about this check of this cell, in range or not."""
         fields = ((self.model, cell.model), (self.variant, cell.variant), (self.device, cell.device))
         within = all(names == "*" or name in names for names, name in fields)
-        return within and (self.backend, self.check) == (cell.backend, check)
+        return within and self.backend == cell.backend and check in self.check
 
     def outside(self, versions: Mapping[str, str], precision: str | None = None) -> str:
         """Why it does not hold for these installed versions and this effective precision; empty where it does."""
@@ -150,8 +151,9 @@ def _read(path: Path) -> Iterator[Waiver]:
         raise InvalidWaivers(f"{path.name}: {unknown} is not a [[waiver]] entry", "See docs/waivers.md for the format.")
     for number, entry in enumerate(entries, 1):
         waiver = _entry(path, number, entry)
-        if waiver.check not in CHECKS:
-            raise InvalidWaivers(f"{path.name}, waiver {waiver.id}: no check {waiver.check!r}", f"Valid: {', '.join(CHECKS)}")
+        for check in waiver.check:
+            if check not in CHECKS:
+                raise InvalidWaivers(f"{path.name}, waiver {waiver.id}: no check {check!r}", f"Valid: {', '.join(CHECKS)}")
         yield waiver
 
 

@@ -214,7 +214,7 @@ def _reopened(order: Order, stage: _Stage, adapter: Any, model: Model, artifact:
 
 
 def _answers(order: Order, stage: _Stage) -> Observation:
-    """Open the artifact and answer the images: parity, fidelity and floor jobs differ only in what surrounds them."""
+    """Open the artifact and answer the images: parity, fidelity, precision and floor jobs differ only in what surrounds them."""
     stage.enter("import")
     _prepare_runtime(order)
     stage.enter("open")
@@ -318,6 +318,7 @@ _JOBS = {
     Purpose.PARITY: _answers,
     Purpose.FIDELITY: _answers,
     Purpose.BEHAVIOUR: _behaviour,
+    Purpose.PRECISION: _answers,
     Purpose.FLOOR: _answers,
     Purpose.TIMING: _timing,
     Purpose.STAGES: _stages,
@@ -373,7 +374,7 @@ def _adapter(order: Order) -> Any:
 def _opened(order: Order, artifact: Path) -> Iterator[Detector]:
     from harness.sessions import opened
 
-    margins = order.job.purpose is not Purpose.TIMING
+    margins = order.job.purpose not in (Purpose.TIMING, Purpose.PRECISION)
     options: Mapping[str, Any] = {**order.variant.open, "threads": order.job.load.threads, "margins": margins}
     with opened(_adapter(order), artifact, dataclasses.replace(order.variant, open=options), order) as detector:
         gc.enable()

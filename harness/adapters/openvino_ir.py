@@ -33,6 +33,8 @@ _UNCOMPRESSED = {"compress_to_fp16": False}
 _F32_ON_CPU = {"device": "CPU", "precision": "f32"}
 _ONNX_OPSET = 17
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+_WEIGHTED_OPERATIONS = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul")
+"""The same layers, as a compiled model calls them and as IR does."""
 
 
 def _openvino() -> Any:
@@ -119,6 +121,14 @@ class OpenvinoIr:
         Variant("f32_compressed", build={"compress_to_fp16": True}, open=_F32_ON_CPU, precision="fp16", base=False),
         Variant("default_precision", build=_UNCOMPRESSED, open={"device": "CPU"}, precision="default", base=False),
         Variant("int8", build={**_UNCOMPRESSED, "int8": True}, open=_F32_ON_CPU, precision="int8", base=False),
+        Variant(
+            "int8_mended",
+            build={**_UNCOMPRESSED, "int8": True, "mend": True},
+            open=_F32_ON_CPU,
+            precision="int8",
+            base=False,
+            mends="int8",
+        ),
         Variant("auto", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "AUTO"}, base=False, device="any"),
         Variant("gpu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "GPU"}, base=False, device="gpu"),
         Variant("npu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "NPU"}, base=False, device="npu"),
@@ -135,8 +145,9 @@ class OpenvinoIr:
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model.xml`` and ``model.bin``, and the names of the graph's tensors beside them.
 
-        ``variant.build``: ``compress_to_fp16``; ``mend``: integers are divided in floating point, and torchvision's graph is told
-        the size to resize to; ``route`` "onnx": by way of an ONNX file; ``images`` 2: a graph that takes two at once; ``int8``.
+        ``variant.build``: ``compress_to_fp16``; ``mend``: integers are divided in floating point, torchvision's graph is told the
+        size to resize to, and of an ``int8`` model weighted layers alone are quantised; ``route`` "onnx": by way of an ONNX file;
+        ``images`` 2: a graph that takes two at once.
         """
         openvino = _openvino()
         # Asked here too: a device that is not there must not cost a conversion.
@@ -147,10 +158,12 @@ class OpenvinoIr:
         converted, exporter = _converted(graph, variant.build.get("route", "torch"))
         if mend:
             _divide_in_float(converted)
+        limits = limits_px(model) if resized else None
         if variant.build.get("int8", False):
-            converted, exporter = _quantised(converted, model), f"{exporter}, nncf.quantize {version('nncf')}"
+            exporter = f"{exporter}, nncf.quantize {version('nncf')}"
+            converted = _quantised(converted, model, Signature.of(graph, exporter, limits), weighted_alone=mend)
         openvino.save_model(converted, artifact / "model.xml", compress_to_fp16=variant.build["compress_to_fp16"])
-        Signature.of(graph, exporter, limits_px(model) if resized else None).write(artifact)
+        Signature.of(graph, exporter, limits).write(artifact)
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
@@ -191,22 +204,26 @@ def _converted(graph: Graph, route: str) -> tuple[Any, str]:
     return converted, f"{converter}, torch {version('torch')}"
 
 
-def _quantised(converted: Any, model: Model) -> Any:
-    """Weights and activations of the weighted layers in int8, their ranges learnt from the model's calibration pictures.
+def _quantised(converted: Any, model: Model, signature: Signature, *, weighted_alone: bool) -> Any:
+    """Weights and activations in int8, their ranges learnt from the model's calibration pictures.
 
-    Raises `HarnessError` where the model comes without such.
+    As it comes, NNCF quantises every operation that the CPU plugin can run in int8, those that make boxes of anchors among them:
+    ``docs/findings/nncf_box_arithmetic.py``. With ``weighted_alone`` it is told to leave all but the weighted layers. Raises
+    `HarnessError` where the model comes without pictures.
     """
     import nncf
 
     processor = family(model.spec.family).processor(model.spec)
-    tensors = [list(processor.prepare(picture).values()) for picture in model.calibration()]
+    tensors = [list(signature.ordered(processor.prepare(picture)).values()) for picture in model.calibration()]
     if not tensors:
         raise HarnessError(f"{model.spec.id} has no pictures to calibrate with", "Give the model some: Model.calibration.")
     # NNCF 3.4 stumbles over names that a converted model holds twice; reading a model back from IR makes them differ.
     with TemporaryDirectory() as folder:
         _openvino().save_model(converted, Path(folder) / "model.xml", compress_to_fp16=False)
         reread = _openvino().Core().read_model(Path(folder) / "model.xml")
-        return nncf.quantize(reread, nncf.Dataset(tensors), subset_size=len(tensors))
+        left = {op.get_type_name() for op in reread.get_ops()} - {*_WEIGHTED_OPERATIONS} if weighted_alone else set()
+        ignored = nncf.IgnoredScope(types=sorted(left), validate=False)
+        return nncf.quantize(reread, nncf.Dataset(tensors), subset_size=len(tensors), ignored_scope=ignored)
 
 
 def _divide_in_float(model: Any) -> None:

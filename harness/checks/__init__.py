@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from harness.types import Cell, Image, Json, Measure, ModelSpec, Observation, Purpose, Status, Variant
 
@@ -18,7 +19,7 @@ class Evidence:
     """All that a judge sees: the observations of one cell and of its reference.
 
     ``observed`` and ``reference`` hold one observation a purpose (the reference is ``torch_eager`` on the same model and device);
-    ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this run, in order;
+    ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this check, in order;
     ``sample`` is the id of the picture that was used for export; ``truth`` gives what those images show, in COCO form, image ids
     from 1 in their order.
     """
@@ -51,7 +52,8 @@ class Check:
 
     ``handles`` are those of its own jobs whose error this check judges itself; ``spares`` those without which it can still judge
     the rest (another check tells their error); for any other error it is declined. ``output`` is what of a model's outputs it is
-    about (`ModelSpec.outputs`): only models that give it are asked; empty: all.
+    about (`ModelSpec.outputs`): only models that give it are asked; empty: all. ``at`` "lower" is a check of variants that ask for
+    less than fp32, or leave the precision to the runtime.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Check:
     handles: frozenset[Purpose] = frozenset()
     spares: frozenset[Purpose] = frozenset()
     output: str = ""
+    at: Literal["any", "lower"] = "any"
 
     @property
     def suite(self) -> str:
@@ -71,10 +74,10 @@ class Check:
 
 
 # Below the nouns, because each of these modules needs them.
-from harness.checks import behaviour, contract, fidelity, outputs, parity, pictures, precision, reference, throughput  # noqa: E402
+from harness.checks import behaviour, contract, fidelity, kept, outputs, parity, pictures, precision, reference, throughput  # noqa: E402
 from harness.checks.rules import judge  # noqa: E402
 
-_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, throughput)
+_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, kept, throughput)
 CHECKS: Mapping[str, Check] = MappingProxyType({check.id: check for module in _MODULES for check in module.CHECKS})
 """Every check by id, in the order of the page."""
 

@@ -21,9 +21,9 @@ Measured: TypeAlias = Callable[[Evidence, Comparison, NoiseFloor], Judgement]
 Column: TypeAlias = NDArray[np.float64]
 
 
-def not_comparable(evidence: Evidence) -> Judgement | None:
-    """Which precondition of parity fails: another cell than the reference, run as asked, a whole reference. None if all hold."""
-    own, reference = evidence.observed[Purpose.PARITY], evidence.reference[Purpose.PARITY]
+def not_comparable(evidence: Evidence, purpose: Purpose = Purpose.PARITY) -> Judgement | None:
+    """Which precondition of parity fails: another cell than the reference, run as asked, whole answers. None if all hold."""
+    own, reference = evidence.observed[purpose], evidence.reference[purpose]
     if own.job == reference.job:
         return Judgement(Status.DECLINED, "this is the reference itself: see reference.stable")
     differs = other_than_asked(evidence, own.effective)
@@ -35,9 +35,9 @@ def not_comparable(evidence: Evidence) -> Judgement | None:
     return None
 
 
-def precision_class(evidence: Evidence) -> str:
+def precision_class(evidence: Evidence, purpose: Purpose = Purpose.PARITY) -> str:
     """In which precision the cell answered, as read back from its runtime: the class that decides which levels hold."""
-    effective = evidence.observed[Purpose.PARITY].effective
+    effective = evidence.observed[purpose].effective
     return "" if effective is None else effective.precision
 
 
@@ -56,7 +56,7 @@ def _at_fp32(judge: Measured, output: str, compares: tuple[Output, ...]) -> Judg
         if unfit is not None:
             return unfit
         if precision_class(evidence) != "fp32":
-            words = f"{precision_class(evidence)} is judged by average precision alone: see parity.precision"
+            words = f"{precision_class(evidence)} is judged by average precision alone: see parity.kept"
             return Judgement(Status.DECLINED, words)
         floor = noise_floor(evidence)
         return judge(evidence, compared(evidence, floor, compares), floor)

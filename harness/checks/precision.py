@@ -1,7 +1,7 @@
 """Does a backend see as well as the reference? Average precision, against the deck's ground truth and against the reference.
 
-At fp32 both must hold, so that a fault too even to miss the levels pair by pair shows in the sum. Lower precision is judged by this
-alone. Detections that a tie explains, which `parity.detections` counts, are left out of both sides first.
+Both must hold, so that a fault too even to miss the levels pair by pair shows in the sum. Detections that a tie explains, which
+`parity.detections` counts, are left out of both sides first. What lower precision keeps is another question: `harness.checks.kept`.
 """
 
 from __future__ import annotations
@@ -35,24 +35,19 @@ class _Points:
     def apart(self) -> float:
         return self.candidate - self.reference
 
-    @property
-    def kept_percent(self) -> float:
-        return 100 * self.candidate / self.reference if self.reference else float("nan")
-
 
 def average_precisions(evidence: Evidence) -> Judgement:
-    """At fp32 as the reference, within the level and agreeing with it; below fp32, how much of its AP is kept."""
+    """As the reference's, within the level, and agreeing with it."""
     unfit = not_comparable(evidence)
     if unfit is not None:
         return unfit
+    if precision_class(evidence) != "fp32":
+        return Judgement(Status.DECLINED, f"{precision_class(evidence)} is judged by what it keeps: see parity.kept")
     found = compared(evidence, noise_floor(evidence))
     if not found.matched + found.missing:
         return Judgement(Status.ERRORED, "compared nothing: the reference finds nothing on this deck")
     points = list(_points(evidence, found))
-    objects = len(evidence.truth()["annotations"])
-    if precision_class(evidence) == "fp32":
-        return _same(points, found, objects)
-    return _kept(precision_class(evidence), points, found, objects)
+    return _same(points, found, len(evidence.truth()["annotations"]))
 
 
 def _points(evidence: Evidence, found: Comparison) -> Iterator[_Points]:
@@ -103,23 +98,6 @@ def _same(points: list[_Points], found: Comparison, objects: int) -> Judgement:
     return Judgement(Status.PASSED, f"{told}; as the reference on {objects} objects", compared, measures)
 
 
-def _kept(precision: str, points: list[_Points], found: Comparison, objects: int) -> Judgement:
-    compared = found.matched + found.missing
-    level = levels.KEPT_PERCENT.get(precision)
-    kept = (Measure(f"{one.kind} AP kept", one.kept_percent, level, "%") for one in points)
-    measures = (*kept, *_reported(points, found, objects), *(Measure(f"{p.kind} AP, agreement", p.agreement) for p in points))
-    told = ", ".join(f"{one.kept_percent:.2f} % of the reference's {one.kind} AP" for one in points)
-    words = f"{precision} keeps {told} on {objects} objects"
-    if level is None:
-        return Judgement(Status.INCONCLUSIVE, f"{words}; there is no level for {precision}: not established", compared, measures)
-    if objects < levels.KEPT_OBJECTS:
-        words = f"{words}; {levels.KEPT_OBJECTS:,} are needed: not established"
-        return Judgement(Status.INCONCLUSIVE, words, compared, measures)
-    if all(one.kept_percent >= level for one in points):
-        return Judgement(Status.PASSED, f"{words}, level {level} %", compared, measures)
-    return Judgement(Status.FAILED, f"{words}, level {level} %", compared, measures, found.worst_image())
-
-
 def _reported(points: list[_Points], found: Comparison, objects: int) -> Iterator[Measure]:
     for one in points:
         yield Measure(f"{one.kind} AP", one.candidate, unit="points")
@@ -132,12 +110,10 @@ CHECKS = (
     Check(
         "parity.precision",
         "The same average precision",
-        "COCO's AP over IoU 0.50 to 0.95, of boxes and, where the model gives them, masks and keypoints: against the deck's ground "
-        "truth within 0.02 points of the reference's, and at least 99.9 with the reference's answers as the truth. fp16, bf16 and "
-        "int8 are judged by this alone: at least 99.9 %, 99.9 % and 99 % of the reference's AP, on at least 1,000 objects, else it "
-        "is not established. Left out of both sides is what a tie explains. What usually breaks it: what breaks the other parity "
-        "checks; alone, many differences that each stay within their level and all point one way. What to do: at fp32, mend what "
-        "else fails first; below it, find the layers that need more precision.",
+        "COCO's AP over IoU 0.50 to 0.95, of boxes and, where the model gives them, masks and keypoints: against the deck's "
+        "ground truth within 0.02 points of the reference's, and at least 99.9 with the reference's answers as the truth. Left "
+        "out of both sides is what a tie explains. What usually breaks it: what breaks the other parity checks; alone, many "
+        "differences that each stay within their level and all point one way. What to do: mend what else fails first.",
         frozenset({Purpose.PARITY}),
         average_precisions,
         frozenset({Purpose.PARITY, Purpose.FLOOR}),

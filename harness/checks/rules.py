@@ -12,6 +12,7 @@ from harness.types import Observation, Purpose, Status
 _TOLD_BY = {
     Purpose.FIDELITY: "fidelity.only_carrier",
     Purpose.BEHAVIOUR: "contract.same_twice",
+    Purpose.PRECISION: "parity.kept",
     Purpose.TIMING: "throughput.batch_curve",
 }
 """Where the error of a job is told; all others in ``contract.opens``."""

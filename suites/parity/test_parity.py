@@ -68,3 +68,9 @@ def test_same_panoptic_segments(verdict: Verdict) -> None:
 @pytest.mark.covers("M8", "M17", "M18")
 def test_same_average_precision(verdict: Verdict) -> None:
     verdict.demand()
+
+
+@pytest.mark.check("parity.kept")
+@pytest.mark.covers("M8", "M18")
+def test_lower_precision_keeps_the_average_precision(verdict: Verdict) -> None:
+    verdict.demand()

@@ -75,6 +75,13 @@ def grid(count: int, side_px: float = 30.0, step_px: float = 40.0) -> Detections
     )
 
 
+def crowd(count: int) -> Detections:
+    """So many boxes that touch no other, of falling score."""
+    corners = [(5.0 * (i % 32), 5.0 * (i // 32)) for i in range(count)]
+    scores = np.linspace(0.99, 0.2, count).tolist()
+    return detections([(x, y, x + 4, y + 4) for x, y in corners], scores, [i % 2 for i in range(count)])
+
+
 def with_masks(answer: Detections, *, near_px: int = 0) -> Detections:
     """Each box filled; the outermost ``near_px`` pixels of each lie near the threshold."""
     full = np.zeros((len(answer), HEIGHT_PX, WIDTH_PX), bool)

@@ -56,7 +56,8 @@ def planned(
     models: dict[str, ModelSpec] = MODELS,
     adapters: dict[str, Named] = ADAPTERS,
 ) -> tuple[PlannedCell, ...]:
-    return plan_cells(request, models, ("one",), adapters, {name: name for name in adapters}, devices, states or {})
+    of_scope = {"quick": ("one",), "default": [name for name in models if name != "rare"]}
+    return plan_cells(request, models, of_scope, adapters, {name: name for name in adapters}, devices, states or {})
 
 
 def names(cells: tuple[PlannedCell, ...]) -> list[str]:
@@ -102,7 +103,14 @@ def test_cuda_asked_for_where_there_is_none_is_declined_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [Request(models=("on",)), Request(backends=("x",)), Request(variants=("x",)), Request(devices=("tpu",))]
+    "request_",
+    [
+        Request(models=("on",)),
+        Request(models=("all", "on")),
+        Request(backends=("x",)),
+        Request(variants=("x",)),
+        Request(devices=("tpu",)),
+    ],
 )
 def test_unknown_names_list_the_valid_ones(request_: Request) -> None:
     with pytest.raises(UnknownName, match="Valid: "):
@@ -166,6 +174,40 @@ def test_a_quick_run_neither_times_nor_mends() -> None:
     for request in (Request(scope="quick"), Request(models=("one",), scope="quick")):
         assert "one/runtime[fixed]@cpu" not in names(planned(request))
         assert not timed(request)
+
+
+FOUR = {**THREE, "rare": spec("rare")}
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (Request(), list(THREE)),
+        (Request(scope="quick"), ["one"]),
+        (Request(scope="full"), list(FOUR)),
+        (Request(models=("all",)), list(FOUR)),
+        (Request(models=("all",), scope="quick"), list(FOUR)),
+        (Request(models=("rare", "one")), ["rare", "one"]),
+    ],
+)
+def test_a_run_has_the_models_of_its_scope_or_those_that_were_named(request_: Request, expected: list[str]) -> None:
+    assert list(dict.fromkeys(c.cell.model for c in planned(request_, models=FOUR))) == expected
+
+
+def test_all_models_are_each_looked_at_as_in_a_default_run() -> None:
+    found = planned(Request(models=("all",)), models=FOUR)
+    assert {c.cell.model for c in found if c.cell.variant == "fixed"} == {"one", "two"}
+    assert timed(Request(models=("all",))) == timed(Request())
+
+
+def test_what_lower_precision_keeps_is_asked_of_variants_that_ask_for_it() -> None:
+    backend = Named("runtime", (Variant("f32"), Variant("half", precision="fp16"), Variant("own", precision="default")))
+    cells = planned(Request(models=("one",)), adapters={**ADAPTERS, "runtime": backend})
+    asked = {c.cell.variant for c in cells for check in checks_for(c) if check.id == "parity.kept"}
+    assert asked == {"half", "own"}
+    keys = [(check.id, c.cell) for c in cells for check in checks_for(c)]
+    jobs = [j for j in jobs_for(cells, keys) if j.purpose is Purpose.PRECISION]
+    assert {j.cell.variant for j in jobs} == {"half", "own", "fp32"}
 
 
 def test_a_full_run_times_every_cell() -> None:

@@ -101,7 +101,7 @@ def test_what_an_extra_brings_is_declined_in_words_without_it(name: str, model: 
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None if module == name else SimpleNamespace())
     said = [adapter.declines(model.spec, v, "cpu") for adapter in ADAPTERS.values() for v in adapter.variants]
-    assert sum(name in words.lower() and "pip install" in words for words in said if words) == 1
+    assert sum(name in words.lower() and "pip install" in words for words in said if words) >= 1
 
 
 @pytest.mark.parametrize(("adapter", "variant"), PAIRS)
