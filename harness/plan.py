@@ -182,15 +182,17 @@ def _planned(
     states: Mapping[str, State],
 ) -> PlannedCell:
     cell = PlannedCell(Cell(spec.id, adapter.name, variant.id, device), spec, variant, origin)
+    # What a backend cannot do it cannot do with working libraries either.
+    declined = adapter.declines(spec, variant, device)
+    if declined is not None:
+        return dataclasses.replace(cell, unmet=declined)
     for module in dict.fromkeys((spec.family, *adapter.requires)):
         state = states.get(module, State())
         if state.broken is not None:
             return dataclasses.replace(cell, broken=state.broken)
         if state.absent is not None:
             return dataclasses.replace(cell, unmet=state.absent)
-    if device not in devices:
-        return dataclasses.replace(cell, unmet=f"there is no {device} device here")
-    return dataclasses.replace(cell, unmet=adapter.declines(spec, variant, device))
+    return dataclasses.replace(cell, unmet=None if device in devices else f"there is no {device} device here")
 
 
 def checks_for(cell: PlannedCell) -> tuple[Check, ...]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.doctor import present
-from harness.families.torchvision_resize import graph_with_size, limits_px
+from harness.families.detectron2_keypoints import graph_without_decoding
+from harness.families.torchvision_resize import graph_with_size, has_one_size, limits_px
 from harness.families.two_images import TwoImagesSession, graph_of_two
 from harness.tracing import Signature, export_onnx
 from harness.types import Effective, Variant
@@ -113,11 +114,13 @@ class OnnxruntimeSession:
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """CUDA needs the package that has the provider; only torchvision's resize needs mending."""
+        """CUDA needs the package that has the provider; torchvision's resize and Detectron2's keypoints need mending."""
         if device == "cuda" and not _installed("onnxruntime-gpu"):
             return "The installed onnxruntime has no CUDA provider; onnxruntime-gpu has."
-        if variant.mends is not None and model.family != "torchvision":
-            return "Nothing to mend: the resize that tracing gets wrong is torchvision's."
+        if variant.mends is not None and not _needs_mending(model):
+            return (
+                "Nothing to mend: what tracing gets wrong is torchvision's resize, what cannot be exported Detectron2's keypoints."
+            )
         if variant.build.get("dynamo") and not present("onnxscript"):
             return "onnxscript, which the dynamo exporter needs, is not installed: pip install 'detection-harness[dynamo]'."
         return None
@@ -125,13 +128,16 @@ class OnnxruntimeSession:
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model.onnx``, and the names of the graph's tensors beside it.
 
-        ``variant.build``: ``opset``; ``mend``: torchvision's graph is told the size to resize to; ``images`` 2: a graph that takes
-        two at once; ``dynamo``: torch's default exporter.
+        ``variant.build``: ``opset``; ``mend``: torchvision's graph is told the size to resize to, Detectron2's ends at the heatmaps
+        of keypoints; ``images`` 2: a graph that takes two at once; ``dynamo``: torch's default exporter.
         """
-        mend = variant.build.get("mend", False)
-        graph = graph_of_two(model) if variant.build.get("images") == 2 else graph_with_size(model) if mend else model.graph
+        mend, resized = variant.build.get("mend", False), False
+        graph = graph_of_two(model) if variant.build.get("images") == 2 else model.graph
+        if mend:
+            resized = model.spec.family == "torchvision"
+            graph = graph_with_size(model) if resized else graph_without_decoding(model)
         exporter = export_onnx(graph, artifact / _ONNX, variant.build["opset"], dynamo=variant.build.get("dynamo", False))
-        Signature.of(graph, exporter, limits_px(model) if mend else None).write(artifact)
+        Signature.of(graph, exporter, limits_px(model) if resized else None).write(artifact)
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
@@ -154,6 +160,10 @@ class OnnxruntimeSession:
             onnxruntime.InferenceSession(str(onnx_file), options, providers=providers), onnx_file, Signature.read(artifact)
         )
         yield TwoImagesSession(session) if variant.build.get("images") == 2 else session
+
+
+def _needs_mending(model: ModelSpec) -> bool:
+    return not has_one_size(model) if model.family == "torchvision" else "keypoints" in model.outputs
 
 
 def _stored_precisions(onnx_file: Path) -> set[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.errors import MalformedDetections
 from harness.families import whole_numbers
+from harness.families.detectron2_keypoints import DECODED, HEATMAPS
 from harness.types import Task
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 OUTPUTS: Mapping[Task, tuple[str, ...]] = {
     "detection": ("boxes", "classes", "scores", "image_size"),
     "segmentation": ("boxes", "classes", "masks", "scores", "image_size"),
-    "keypoints": ("boxes", "classes", "keypoint_heatmaps", "keypoints", "scores", "image_size"),
+    "keypoints": ("boxes", "classes", HEATMAPS, DECODED, "scores", "image_size"),
     "panoptic": ("boxes", "classes", "masks", "scores", "image_size", "sem_seg"),
 }
 """What comes out of a traced model, in its order: the fields of `Instances` by name, then the semantic head's logits."""
@@ -28,8 +29,8 @@ _FIELDS = {
     "classes": "pred_classes",
     "scores": "scores",
     "masks": "pred_masks",
-    "keypoints": "pred_keypoints",
-    "keypoint_heatmaps": "pred_keypoint_heatmaps",
+    DECODED: "pred_keypoints",
+    HEATMAPS: "pred_keypoint_heatmaps",
 }
 MASK_THRESHOLD = 0.5
 NEAR_THRESHOLD = 0.01
@@ -65,10 +66,10 @@ def raw_instances(outputs: Mapping[str, Any], conf_threshold: float = 0.0) -> An
         for name, value in outputs.items()
         if name != "sem_seg"
     }
-    if "keypoint_heatmaps" in tensors and "keypoints" not in tensors:
+    if HEATMAPS in tensors and DECODED not in tensors:
         # What an exporter could not take along: decoded here, as the model itself would have.
-        decoded = heatmaps_to_keypoints(tensors["keypoint_heatmaps"], tensors["boxes"])
-        tensors["keypoints"] = decoded[:, :, [0, 1, 3]]
+        decoded = heatmaps_to_keypoints(tensors[HEATMAPS], tensors["boxes"])
+        tensors[DECODED] = decoded[:, :, [0, 1, 3]]
     height, width = (int(side) for side in tensors["image_size"])
     kept = tensors["scores"] >= conf_threshold
     fields = {field: tensors[name][kept] for name, field in _FIELDS.items() if name in tensors}

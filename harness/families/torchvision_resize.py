@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 
     from harness.detections import Tensors
     from harness.families import Model
+    from harness.types import ModelSpec
 
 SIZE = "resized_hw_px"
 
 
-def limits_px(model: Model) -> tuple[int, int]:
-    """The detector's ``min_size`` and ``max_size`` in eval mode."""
+def has_one_size(spec: ModelSpec) -> bool:
+    """Whether the detector resizes every picture to one size, as SSD does: then there is no size to work out."""
+    return spec.family == "torchvision" and str(spec.config.get("architecture", "")).startswith("ssd")
+
+
+def limits_px(model: Model) -> tuple[int, int] | None:
+    """The detector's ``min_size`` and ``max_size`` in eval mode; None where it has one size."""
+    if model.module.transform.fixed_size is not None:
+        return None
     return int(model.module.transform.min_size[-1]), int(model.module.transform.max_size)
 
 
@@ -38,10 +46,14 @@ def with_size(tensors: Tensors, limits_px: tuple[int, int]) -> Tensors:
 
 
 def graph_with_size(model: Model) -> Graph:
-    """The model's graph with the resized size as its last input; a stage that is not fed the picture stays as it is."""
+    """The model's graph with the resized size as its last input.
+
+    A stage that is not fed the picture stays as it is, and so does a detector that has one size.
+    """
     import torch
 
-    if "image" not in model.graph.example:
+    limits = limits_px(model)
+    if "image" not in model.graph.example or limits is None:
         return model.graph
 
     class SizeGiven(torch.nn.Module):  # type: ignore[misc] # torch has no types here
@@ -55,7 +67,7 @@ def graph_with_size(model: Model) -> Graph:
                 return self.detector(*given)
 
     arrays = {name: value.numpy() for name, value in model.graph.example.items()}
-    size = torch.from_numpy(with_size(arrays, limits_px(model))[SIZE])
+    size = torch.from_numpy(with_size(arrays, limits)[SIZE])
     return Graph(SizeGiven().eval(), {**model.graph.example, SIZE: size}, model.graph.outputs, model.graph.dynamic_axes)
 
 

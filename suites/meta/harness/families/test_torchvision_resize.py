@@ -11,7 +11,8 @@ import pytest
 
 from harness.adapters import Adapter, GraphSession
 from harness.families import Graph, Model
-from harness.families.torchvision_resize import SIZE, graph_with_size, limits_px, with_size
+from harness.families.torchvision_resize import SIZE, graph_with_size, has_one_size, limits_px, with_size
+from harness.fixtures.models import SPECS
 from harness.suites.meta.harness.adapters.graphs import SPEC
 
 # Among them sizes that torchvision's own trace gets wrong: 301 x 301, 380 x 120, 230 x 310.
@@ -81,3 +82,15 @@ def test_torchvision_is_left_as_it_was() -> None:
     graph.module(*graph.example.values())
     np.testing.assert_array_equal(live(model, given["image"]), before)
     assert limits_px(model) == LIMITS_PX
+
+
+def test_a_detector_of_one_size_is_left_as_it_is() -> None:
+    model = resizer()
+    model.module.transform.fixed_size = (256, 256)
+    assert limits_px(model) is None
+    assert graph_with_size(model) is model.graph
+
+
+def test_only_ssd_has_one_size() -> None:
+    torchvision = {spec.id for spec in SPECS.values() if spec.family == "torchvision"}
+    assert {name for name in torchvision if has_one_size(SPECS[name])} == {"tv_ssdlite_tiny"}
