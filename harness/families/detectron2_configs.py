@@ -73,11 +73,17 @@ def text(config: Any) -> str:
         plain: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True), flags={"allow_objects": True})
         for key in _LAZY_PLACES:
             OmegaConf.update(plain, key, "")
-        return json.dumps(OmegaConf.to_container(plain), sort_keys=True, indent=1, default=repr)
+        return json.dumps(OmegaConf.to_container(plain), sort_keys=True, indent=1, default=_name_or_words)
     plain = config.clone()
     plain.defrost()
     plain.merge_from_list([item for key in _PLACES for item in (key, "")])
     return json.dumps(plain, sort_keys=True, indent=1)
+
+
+def _name_or_words(value: Any) -> str:
+    """A function or class by its name, which is the same in every process; anything else as it describes itself."""
+    name = getattr(value, "__qualname__", None)
+    return repr(value) if name is None else f"{value.__module__}.{name}"
 
 
 def _read_node(spec: ModelSpec) -> Any:
