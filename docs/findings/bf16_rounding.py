@@ -1,7 +1,8 @@
 """What eight bits of mantissa do to a narrow network: a stack of convolutions in bf16 beside the same in float32.
 
-Nothing is broken here. Each layer in bf16 rounds its answer to one part in 256, and a network of a million parameters has few channels
-over which such errors could cancel. So a detector of that size keeps a little less of its average precision than a large one.
+Nothing is broken here. Each layer in bf16 rounds its answer to one part in 256, and a network of a million parameters has few
+channels over which such errors could cancel. So a detector of that size keeps a little less of its average precision than a large
+one.
 
 Exit 0 and a line "SHOWN: ..." where a stack of ten layers is off by more than one part in 200, exit 1 where it is not.
 """

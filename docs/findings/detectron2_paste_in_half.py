@@ -1,7 +1,7 @@
 """Detectron2 pastes masks in the precision of the masks, bf16 under autocast: the places to sample lie on a coarse grid.
 
-``paste_masks_in_image`` converts the places at which a mask is sampled, which are float32, to the masks' type. A bf16 number has eight
-bits, so that the outline of a large object moves by a pixel and more.
+``paste_masks_in_image`` converts the places at which a mask is sampled, which are float32, to the masks' type. A bf16 number has
+eight bits, so that the outline of a large object moves by a pixel and more.
 
 Exit 0 and a line "SHOWN: ..." where the installed Detectron2 does so, exit 1 where it does not.
 """

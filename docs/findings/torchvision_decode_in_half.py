@@ -1,7 +1,7 @@
-"""torchvision makes boxes in the precision of what the network says, bf16 under autocast: coordinates lie on a grid of whole pixels.
+"""torchvision makes boxes in the precision of what the network says, bf16 under autocast: coordinates are whole pixels.
 
-``BoxCoder.decode_single`` converts the anchors and proposals, which are float32, to the type of the deltas. A bf16 number has eight bits,
-so that from 128 px on a coordinate is a whole number, from 256 px on an even one.
+``BoxCoder.decode_single`` converts the anchors and proposals, which are float32, to the type of the deltas. A bf16 number has
+eight bits, so that from 128 px on a coordinate is a whole number, from 256 px on an even one.
 
 Exit 0 and a line "SHOWN: ..." where the installed torchvision does so, exit 1 where it does not.
 """

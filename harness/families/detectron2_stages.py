@@ -231,9 +231,13 @@ def _keypoints(heads: Any) -> Iterator[Stage]:
 
 
 def _dense(module: Any) -> Iterator[Stage]:
-    """RetinaNet and FCOS: a head on every level, and at the end the best of all, decoded."""
+    """RetinaNet and FCOS: a head on every level, the best of all, decoded, and what is left of these inside the picture.
+
+    The last is part of the graph here, unlike in a `GeneralizedRCNN`, which is traced without its postprocessing.
+    """
     from detectron2.modeling.meta_arch.fcos import FCOS
-    from detectron2.structures import ImageList
+    from detectron2.modeling.postprocessing import detector_postprocess
+    from detectron2.structures import Boxes, ImageList, Instances
 
     levels = tuple(module.head_in_features)
     kinds = ("class_logits", "box_deltas", *(("centerness",) if isinstance(module, FCOS) else ()))
@@ -249,10 +253,18 @@ def _dense(module: Any) -> Iterator[Stage]:
         found = module.forward_inference(ImageList(given[0], [_size(size)]), grouped[0], grouped)[0]
         return found.pred_boxes.tensor, found.pred_classes, found.scores
 
+    def clip(boxes: Any, classes: Any, scores: Any, size: Any) -> tuple[Any, ...]:
+        height, width = _size(size)
+        selected = Instances((height, width), pred_boxes=Boxes(boxes), pred_classes=classes, scores=scores)
+        found = detector_postprocess(selected, height, width)
+        return found.pred_boxes.tensor, found.pred_classes, found.scores
+
+    selected = _named("selected", _BOXES)
     yield _preprocess(module)
     yield _backbone(module)
     yield Stage("heads", _named("features", levels), maps, head, (module.head,))
-    yield Stage("NMS", (*maps, "image_size"), _BOXES, select, (module.anchor_generator,), _BOXES)
+    yield Stage("NMS", (*maps, "image_size"), selected, select, (module.anchor_generator,), selected)
+    yield Stage("postprocess", (*selected, "image_size"), _BOXES, clip, (), _BOXES)
 
 
 def _named(kind: str, levels: Sequence[str]) -> tuple[str, ...]:
