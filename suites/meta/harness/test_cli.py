@@ -33,7 +33,7 @@ def harness(*words: str | Path, cwd: Path | None = None, **variables: str) -> su
     ("words", "said"),
     [
         (["--backend", "onnxruntime"], "Did you mean 'onnxruntime_session'?"),
-        (["--model", "nothing"], "Valid: d2_fasterrcnn_tiny"),
+        (["--model", "nothing"], "Valid: d2_cascade_maskrcnn_tiny"),
         (["--variant", "f31"], "Did you mean 'f32'?"),
         (["--device", "tpu"], "Valid: cpu, cuda"),
         (["--check", "parity.boxs"], "Did you mean 'parity.boxes'?"),

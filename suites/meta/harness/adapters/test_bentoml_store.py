@@ -13,7 +13,8 @@ import pytest
 
 from harness.adapters import DetectorSession
 from harness.adapters.bentoml_store import ADAPTER
-from harness.families import Model
+from harness.families import FAMILIES, Model
+from harness.families.detectron2_configs import lazy_spec
 from harness.fixtures.models import MODELS
 from harness.suites.meta.harness.adapters.detectors import (
     again,
@@ -144,5 +145,14 @@ def test_a_batchable_signature_comes_back_with_its_dimension(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("variant", ADAPTER.variants, ids=lambda variant: variant.id)
 def test_each_route_is_for_one_family(variant: Any) -> None:
-    declined = {spec.family for spec in MODELS.values() if ADAPTER.declines(spec, variant, "cpu")}
+    by_node = [spec for spec in MODELS.values() if not lazy_spec(spec)]
+    declined = {spec.family for spec in by_node if ADAPTER.declines(spec, variant, "cpu")}
     assert len(declined) == 1
+    assert declined | {spec.family for spec in by_node if not ADAPTER.declines(spec, variant, "cpu")} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("variant", ADAPTER.variants, ids=lambda variant: variant.id)
+def test_a_lazy_configuration_is_declined_in_words(variant: Any) -> None:
+    lazy = [spec for spec in MODELS.values() if lazy_spec(spec)]
+    assert lazy
+    assert all(ADAPTER.declines(spec, variant, "cpu") for spec in lazy)
