@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness.document import CellLine, CurvePoint
 from harness.journal import Run
 from harness.reports.numerals import duration, figure
-from harness.reports.svg import INK, QUIET, RULE, SERIES_COLOURS, Panel
+from harness.reports.svg import INK, QUIET, RULE, SERIES_COLOURS, TEXT_PX, Panel
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_MODELS = 12
@@ -114,16 +114,17 @@ def _latency(key: str, model: str, lines: Sequence[CellLine], series: dict[str, 
     def x(milliseconds: float) -> float:
         return 4 + (WIDTH - 8) * math.log(milliseconds / low) / math.log(high / low)
 
-    for tick in _ticks(low, high):
-        panel.line([x(tick)] * 2, [FOOT - 4, panel.height], color=RULE, lw=0.6)
-        panel.text(x(tick), FOOT - 14, figure(tick), color=QUIET, ha="center")
+    ticks = _ticks(low, high)
+    panel.segments([(x(tick), FOOT - 4, x(tick), panel.height) for tick in ticks], color=RULE, lw=0.6)
+    for tick in ticks:
+        panel.text(x(tick), FOOT - 14, figure(tick), QUIET, "middle")
     for row, (one, calls) in enumerate(timed):
         y = panel.height - ROW * row - 24
         dots = [x(call) for call in calls]
         panel.line(dots, [y] * len(dots), ls="none", marker="o", ms=4.5, mew=0, alpha=0.35, color=one.colour)
         panel.line([x(median(calls))] * 2, [y - 8, y + 8], lw=2.4, color=one.colour, solid_capstyle="butt")
-        panel.text(0, y + 12, one.name, color=QUIET)
-        panel.text(WIDTH, y + 12, duration(median(calls) / 1e3), color=INK, ha="right")
+        panel.text(0, y + 12, one.name, QUIET)
+        panel.text(WIDTH, y + 12, duration(median(calls) / 1e3), INK, "end")
     spoken = "; ".join(f"{one.name} {duration(median(calls) / 1e3)}" for one, calls in timed)
     counts = sorted({len(calls) for _, calls in timed})
     shown = " to ".join(figure(count) for count in dict.fromkeys((counts[0], counts[-1])))
@@ -157,8 +158,8 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
 
     _frame(panel, [(x(batch), batch) for batch in batches], [(y(tick), tick) for tick in _even_ticks(top)])
     for one, rates, alone in drawn:
-        for batch, measured in (*rates.items(), *alone.items()):
-            panel.line([x(batch)] * 2, [y(min(measured)), y(max(measured))], color=one.colour, lw=1.2, alpha=0.4)
+        spread = [(x(b), y(min(m)), x(b), y(max(m))) for b, m in (*rates.items(), *alone.items())]
+        panel.segments(spread, color=one.colour, lw=1.2, alpha=0.4)
         middles = [y(median(measured)) for measured in rates.values()]
         panel.line([x(b) for b in rates], middles, lw=1.6, marker=one.marker, ms=5.5, mew=0, color=one.colour)
         hollow = [y(median(measured)) for measured in alone.values()]
@@ -170,12 +171,12 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
 
 def _frame(panel: Panel, columns: Sequence[tuple[float, int]], rows: Sequence[tuple[float, float]]) -> None:
     """Grid lines and the words on both axes; ``columns`` and ``rows`` pair a place with its figure."""
+    panel.segments([(CURVE_LEFT, y, WIDTH, y) for y, _ in rows], color=RULE, lw=0.6)
     for y, tick in rows:
-        panel.line([CURVE_LEFT, WIDTH], [y, y], color=RULE, lw=0.6)
-        panel.text(CURVE_LEFT - 5, y, figure(tick), color=QUIET, ha="right", va="center_baseline")
+        panel.text(CURVE_LEFT - 5, y - 0.38 * TEXT_PX, figure(tick), QUIET, "end")
     for x, batch in columns:
-        panel.text(x, FOOT - 3, str(batch), color=QUIET, ha="center")
-    panel.text((CURVE_LEFT + WIDTH) / 2, 4, "images a call", color=QUIET, ha="center")
+        panel.text(x, FOOT - 3 - 12, str(batch), QUIET, "middle")
+    panel.text((CURVE_LEFT + WIDTH) / 2, 4, "images a call", QUIET, "middle")
 
 
 def _spoken(rates: dict[int, list[float]], before: str = "") -> str:

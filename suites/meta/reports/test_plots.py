@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.document import CurvePoint
 from harness.reports.plots import MOST_MODELS, plots
-from harness.reports.svg import MARKS, Panel
+from harness.reports.svg import MARKS, QUIET, Panel
 from harness.suites.meta.reports import invented
 
 
@@ -94,6 +94,6 @@ def test_a_drawing_is_coloured_by_the_page_and_names_nothing_twice() -> None:
 
 def test_words_are_drawn_as_they_are() -> None:
     panel = Panel(100, 20)
-    panel.text(1, 1, "$x^2$ <b> & 検出 \x00\x1b")
+    panel.text(1, 1, "$x^2$ <b> & 検出 \x00\x1b", QUIET)
     svg = panel.svg("words")
     assert "$x^2$ &lt;b&gt; &amp; 検出 \ufffd\ufffd" in svg
