@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from shutil import which
@@ -47,24 +48,24 @@ def full_fp32() -> Iterator[None]:
             setattr(owner, name, value)
 
 
-def effective_of(module: Any, provider: str, packages: Sequence[str]) -> Effective:
+def effective_of(module: Any, provider: str, packages: Sequence[str], gave: Iterable[Any] = ()) -> Effective:
     """What a live module on this process's PyTorch says of itself.
 
-    ``precision`` is the lowest class among the module's floating parameters and buffers, autocast and TF32 (which keeps ten
-    bits of the mantissa, as fp16 does); ``device`` is where the tensors are, several joined by ``+``; ``packages`` are the
-    distributions whose versions are recorded.
+    ``precision`` is the lowest class among the module's floating parameters and buffers, autocast, TF32 (which keeps ten
+    bits of the mantissa, as fp16 does) and ``gave``, types in which layers were seen to answer; ``device`` is where the tensors
+    are, several joined by ``+``; ``packages`` are the distributions whose versions are recorded.
     """
     import torch
 
     tensors = [*module.parameters(), *module.buffers()]
     devices = sorted({tensor.device.type for tensor in tensors})
     # A stage of a detector may hold no number at all: it computes in its inputs' float32.
-    kinds = {_CLASSES[str(t.dtype).removeprefix("torch.")] for t in tensors if t.is_floating_point()} or {"fp32"}
+    kinds = {_class(tensor.dtype) for tensor in tensors if tensor.is_floating_point()} or {"fp32"}
     tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
     autocast = [kind for kind in devices if torch.is_autocast_enabled(kind)]
     if "cuda" in devices:
         kinds |= {"fp16"} if tf32 else set()
-    kinds |= {_CLASSES[str(torch.get_autocast_dtype(kind)).removeprefix("torch.")] for kind in autocast}
+    kinds |= {_class(kind) for kind in (*map(torch.get_autocast_dtype, autocast), *gave)}
     switches = {"TF32": tf32, "autotuning": torch.backends.cudnn.benchmark, "autocast": bool(autocast)}
     said = ", ".join(f"{name} {'on' if value else 'off'}" for name, value in switches.items())
     return Effective(
@@ -76,9 +77,37 @@ def effective_of(module: Any, provider: str, packages: Sequence[str]) -> Effecti
     )
 
 
+def _class(dtype: Any) -> str:
+    return _CLASSES[str(dtype).removeprefix("torch.")]
+
+
 def state_of(module: Any) -> dict[str, Any]:
     """Every parameter and buffer by name, those included that ``state_dict`` leaves out (non-persistent buffers)."""
     return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+
+
+class LayersInBf16:
+    """From now on a module's convolutions and linear layers work under autocast to bf16, and what they give is float32 again.
+
+    All between the layers, the making of boxes and the pasting of masks above all, stays in float32. ``gave`` holds the types in
+    which layers did answer.
+    """
+
+    def __init__(self, module: Any) -> None:
+        from torch.nn import Conv2d, ConvTranspose2d, Linear
+
+        self.gave: set[Any] = set()
+        for layer in module.modules():
+            if isinstance(layer, (Conv2d, ConvTranspose2d, Linear)):
+                layer.forward = partial(self._answer, layer.forward)
+
+    def _answer(self, forward: Callable[..., Any], given: Any, *rest: Any) -> Any:
+        import torch
+
+        with torch.autocast(given.device.type, torch.bfloat16):
+            answer = forward(given, *rest)
+        self.gave.add(answer.dtype)
+        return answer.float()
 
 
 class EagerSession:
@@ -89,15 +118,16 @@ class EagerSession:
     def __init__(self, spec: ModelSpec, module: Any, config: Any, options: Mapping[str, Any]) -> None:
         self._spec, self._module, self._config, self._options = spec, module, config, options
         self._margins = bool(options.get("margins", False))
+        self._layers = LayersInBf16(module) if options.get("layers_in_bf16") else None
 
     @property
     def effective(self) -> Effective:
-        """Read back from the module's tensors and PyTorch's switches."""
+        """Read back from the module's tensors, PyTorch's switches and what layers in bf16 answered until now."""
         backbone = getattr(self._module, "backbone", None)
         compiled = getattr(backbone, "_compiled_call_impl", None) is not None
         how = "PyTorch, backbone compiled" if compiled else "PyTorch eager"
         with self._as_asked():
-            return effective_of(self._module, how, ("torch", self._spec.family))
+            return effective_of(self._module, how, ("torch", self._spec.family), self._layers.gave if self._layers else ())
 
     @property
     def restored(self) -> Restored:
@@ -144,6 +174,7 @@ class TorchEager:
         Variant("fp32"),
         Variant("threads", open={"torch_threads": 2}, base=False),
         Variant("bf16", open={"bf16": True}, precision="bf16", base=False),
+        Variant("bf16_mended", open={"layers_in_bf16": True}, precision="bf16", base=False, mends="bf16"),
         Variant("compiled", open={"compile": True}, base=False),
     )
 
@@ -166,8 +197,9 @@ class TorchEager:
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[EagerSession]:
         """The module in eval mode on ``device``. Raises `HarnessError` unless every tensor fits, name by name.
 
-        ``variant.open``: ``margins``, as `Family.predict` has it; ``torch_threads``; ``bf16``: autocast; ``compile``: the backbone,
-        for pictures of any size, while the first are answered. Dynamo refuses the whole of torchvision's detectors so.
+        ``variant.open``: ``margins``, as `Family.predict` has it; ``torch_threads``; ``bf16``: autocast; ``layers_in_bf16``:
+        `LayersInBf16`; ``compile``: the backbone, for pictures of any size, while the first are answered. Dynamo refuses the whole
+        of torchvision's detectors so.
         """
         from safetensors.torch import load_file
 

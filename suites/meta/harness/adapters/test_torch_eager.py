@@ -91,3 +91,20 @@ def test_the_lowest_precision_is_told() -> None:
     assert "autocast on" in told.provider
     assert told.threads == torch.get_num_threads()
     assert told.versions["torch"].startswith(torch.__version__.split("+", maxsplit=1)[0])
+
+
+def test_layers_alone_in_bf16_leave_all_between_them_in_float32(tmp_path: Path) -> None:
+    model = changed_in_memory("tv_fasterrcnn_tiny", tmp_path / "source")
+    ADAPTER.build(model, BASE, tmp_path)
+    variant = next(variant for variant in ADAPTER.variants if variant.id == "bf16_mended")
+    with ADAPTER.open(tmp_path, variant, "cpu") as session:
+        assert session.effective.precision == "fp32"
+        (found,) = session.predict([pictures()[0]])
+        assert session.effective.precision == "bf16"
+        assert came_back(model, session.restored).tensors == state(model).tensors
+    with ADAPTER.open(tmp_path, BASE, "cpu") as session:
+        (wanted,) = session.predict([pictures()[0]])
+    assert found.boxes_xyxy_px.tobytes() != wanted.boxes_xyxy_px.tobytes()
+    # A coordinate in bf16 above 128 px is whole; no more of these are than chance would have.
+    far = found.boxes_xyxy_px[found.boxes_xyxy_px > 128]
+    assert (far % 1 == 0).mean() < 0.2
