@@ -118,9 +118,7 @@ def _asides(run: Run) -> Iterator[str]:
         findings = {waiver.id: waiver.finding.rpartition("#")[2] for waiver in run.header.waivers}
         names = listed(dict.fromkeys(findings.get(record.waiver or "") or record.waiver or "unnamed" for record in waived))
         yield f"Waived as known: {counted(len(waived), 'verdict')} ({names})."
-    for record in run.verdicts:
-        if record.status is Status.PASSED and record.waiver:
-            yield f"The waiver {record.waiver} is stale: {record.check} passes on {record.cell}. Remove it."
+    yield from _stale(run)
     unsettled = [record for record in run.verdicts if record.status is Status.INCONCLUSIVE]
     if len(unsettled) > MOST_ASIDES:
         checks = listed(dict.fromkeys(record.check for record in unsettled))
@@ -130,6 +128,19 @@ def _asides(run: Run) -> Iterator[str]:
     if not run.header.tested_versions.inside:
         differing = listed(run.header.tested_versions.differing) or "which ones is not recorded"
         yield f"Outside the tested versions: {differing}."
+
+
+def _stale(run: Run) -> Iterator[str]:
+    """Each waiver of checks that pass, once: a fault mended upstream makes one stale on many cells in one go."""
+    stale: dict[str, list[Record]] = {}
+    for record in run.verdicts:
+        if record.status is Status.PASSED and record.waiver:
+            stale.setdefault(record.waiver, []).append(record)
+    for name, (first, *others) in stale.items():
+        more = f" (and {figure(len(others))} more)" if others else ""
+        still = any(record.waiver == name and record.status is Status.WAIVED for record in run.verdicts)
+        cure = "Take what passes out of it." if still else "Remove it."
+        yield f"The waiver {name} is stale: {first.check} passes on {first.cell}{more}. {cure}"
 
 
 def tally(run: Run) -> str:

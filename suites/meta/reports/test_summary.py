@@ -61,6 +61,18 @@ def test_a_stale_waiver_is_named() -> None:
     assert "The waiver old-one is stale: a.b passes on model/backend0[base]@cpu. Remove it." in verdict(stale).asides
 
 
+def test_a_waiver_that_is_stale_in_many_places_is_one_line() -> None:
+    run = with_statuses(Status.PASSED)
+    (first,) = run.records
+    seconds = [replace(first, check="a.c", waiver="old-one"), replace(first, check="a.d", waiver="old-one")]
+    asides = verdict(replace(run, records=(replace(first, waiver="old-one"), *seconds))).asides
+    lines = [line for line in asides if "old-one" in line]
+    assert lines == ["The waiver old-one is stale: a.b passes on model/backend0[base]@cpu (and 2 more). Remove it."]
+    waived = replace(first, check="a.e", status=Status.WAIVED, waiver="old-one")
+    asides = verdict(replace(run, records=(replace(first, waiver="old-one"), waived))).asides
+    assert any(line.endswith("a.b passes on model/backend0[base]@cpu. Take what passes out of it.") for line in asides)
+
+
 def test_what_was_left_out_is_told_with_its_cure() -> None:
     run = with_statuses(Status.PASSED)
     absent = Notice(subject="Detectron2", state="not checked", reason="not installed", cure="Install: see docs.")
