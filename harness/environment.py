@@ -21,7 +21,7 @@ from harness.types import digest
 
 UNDER_TEST = ("torch", "torchvision", "detectron2", "bentoml", "openvino", "onnx", "onnxruntime")
 """Distributions whose versions decide what a run says, in the order of the page."""
-BESIDE = ("numpy", "scipy", "faster-coco-eval", "setuptools", "pytest", "detection-harness")
+BESIDE = ("numpy", "scipy", "faster-coco-eval", "nncf", "onnxscript", "setuptools", "pytest", "detection-harness")
 """Distributions that can change an answer or a verdict without being under test."""
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve")
 _GIB = 1024**3
