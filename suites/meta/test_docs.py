@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.fixtures.models import DEFAULT_MODELS, MODELS
+
 if TYPE_CHECKING:
     from conftest import Installed
 
@@ -38,6 +40,11 @@ def test_two_commands_do_all_the_set_up() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     _, test = (block.strip() for block in blocks(README, "console"))
     assert f"({test})" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_ci_checks_every_detector_that_ships() -> None:
+    (others,) = re.findall(r"^others='([^']+)'", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted([*DEFAULT_MODELS, *others.split()]) == sorted(MODELS)
 
 
 def test_the_readme_is_one_screen() -> None:
