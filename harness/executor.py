@@ -89,8 +89,8 @@ class Executor:
         self._judged = threading.Event()
         self._work = setting.folder / "work"
         self._work.mkdir(parents=True, exist_ok=True)
-        self._matplotlib = self._work / "matplotlib"
-        quiet = isolation.environment(self._work / "zygote", 0, self._matplotlib)
+        self._shared = self._work / "shared"
+        quiet = isolation.environment(self._work / "zygote", 0, self._shared)
         self._forker = Forker(self._work / "zygote.log", quiet)
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
 
@@ -243,7 +243,7 @@ class Executor:
             sample=self._setting.deck.sample,
             observation=str(self.observation_folder(job)),
             scratch=str(scratch),
-            matplotlib_cache=str(self._matplotlib),
+            shared=str(self._shared),
             seed=SEED,
             import_paths=self._setting.import_paths,
         )
@@ -254,7 +254,7 @@ class Executor:
         fresh = order.job.purpose is Purpose.FIDELITY or order.job.cell.device != "cpu" or sys.platform != "linux"
         worker: Worker
         if fresh:
-            variables = isolation.environment(scratch, order.job.load.threads, self._matplotlib)
+            variables = isolation.environment(scratch, order.job.load.threads, self._shared)
             worker = spawn(path, log, variables | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)})
         else:
             worker = self._forker.fork(path, log)

@@ -42,7 +42,7 @@ METHOD = {
     "Isolation": "Each job runs in a process of its own with its own HOME, TMPDIR and working folder and the network cut; "
     "the artifact is opened at another place, and gone from where it was built. Fidelity jobs are fresh interpreters and find "
     "the source weights gone; the others are forked from one that has imported torch, torchvision and Detectron2, which their "
-    "peak memory includes.",
+    "peak memory includes. Jobs of one run share matplotlib's list of fonts and what torch.compile has compiled.",
     "Weights": "After the model was built, every parameter and persistent buffer is changed in memory by about 1e-3 "
     "relative (seeded, the same for every backend, the reference included): only an artifact that carries the weights can "
     "answer alike.",

@@ -21,26 +21,26 @@ _IFF_UP_RUNNING = 0x1 | 0x40
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
-def environment(folder: Path, threads: int, matplotlib_cache: Path) -> dict[str, str]:
+def environment(folder: Path, threads: int, shared: Path) -> dict[str, str]:
     """The variables of an isolated process whose HOME, TMPDIR and caches lie in ``folder`` (made here).
 
-    ``threads`` 0 leaves the runtimes' own defaults. Matplotlib's font cache is shared: building it anew costs seconds and
-    belongs to no backend.
+    ``threads`` 0 leaves the runtimes' own defaults. ``shared`` is for all jobs of a run: matplotlib's list of fonts, which costs
+    seconds and belongs to no backend, and what ``torch.compile`` compiled, which it finds again by a digest of the source.
     """
     places = {"HOME": "home", "TMPDIR": "tmp", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config", "XDG_DATA_HOME": "data"}
     variables = {name: str(folder / place) for name, place in places.items()}
     for path in variables.values():
         Path(path).mkdir(parents=True, exist_ok=True)
-    variables |= {"MPLCONFIGDIR": str(matplotlib_cache), "PYTHONFAULTHANDLER": "1"}
-    variables |= {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
+    variables |= {"MPLCONFIGDIR": str(shared / "matplotlib"), "TORCHINDUCTOR_CACHE_DIR": str(shared / "inductor")}
+    variables |= {"PYTHONFAULTHANDLER": "1", "BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
     if threads:
         variables |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return variables
 
 
-def enter(folder: Path, threads: int, matplotlib_cache: Path) -> dict[str, str]:
+def enter(folder: Path, threads: int, shared: Path) -> dict[str, str]:
     """Move this process into ``folder`` and cut its network; says how, for the record."""
-    os.environ.update(environment(folder, threads, matplotlib_cache))
+    os.environ.update(environment(folder, threads, shared))
     workplace = folder / "cwd"
     workplace.mkdir(parents=True, exist_ok=True)
     os.chdir(workplace)

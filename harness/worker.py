@@ -62,7 +62,7 @@ class Order:
     sample: str
     observation: str
     scratch: str
-    matplotlib_cache: str
+    shared: str
     seed: int
     import_paths: tuple[str, ...] = field(default_factory=tuple)
 
@@ -102,7 +102,7 @@ def run_order(order: Order) -> None:
     stage = _Stage(Path(order.observation))
     threads = order.job.load.threads
     stage.enter("isolate")
-    isolated = isolation.enter(Path(order.scratch), threads, Path(order.matplotlib_cache))
+    isolated = isolation.enter(Path(order.scratch), threads, Path(order.shared))
     sys.path[:0] = order.import_paths
     try:
         observation = _JOBS[order.job.purpose](order, stage)

@@ -12,7 +12,7 @@ import json, os, socket, sys, tempfile
 from pathlib import Path
 from harness import isolation
 tempfile.gettempdir()
-said = isolation.enter(Path(sys.argv[1]), 1, Path(sys.argv[1]) / "mpl")
+said = isolation.enter(Path(sys.argv[1]), 1, Path(sys.argv[1]) / "shared")
 def tried(call):
     try:
         call()
