@@ -27,9 +27,8 @@ boxes_px = torch.tensor([[200.0, 100.0, 320.0, 300.0]]).repeat(PEOPLE, 1)
 whole = heatmaps_to_keypoints(heatmaps.float(), boxes_px)[:, 0, :2]
 half = heatmaps_to_keypoints(heatmaps, boxes_px)[:, 0, :2]
 off_px = (whole - half.float()).abs().amax(1)
-print(
-    f"keypoints in {str(half.dtype).removeprefix('torch.')}: up to {off_px.max():.1f} px off, {off_px.median():.1f} px in the median"
-)
+kind = str(half.dtype).removeprefix("torch.")
+print(f"keypoints in {kind}: up to {off_px.max():.1f} px off, {off_px.median():.1f} px in the median")
 if half.dtype == torch.float32 or off_px.median() < 0.1:
     sys.exit(1)
 print("SHOWN: the keypoints of heatmaps in bf16 are in bf16")
