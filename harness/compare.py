@@ -49,7 +49,8 @@ class ImageComparison:
     0.01 of the threshold); of raw masks ``raw_mask_share``, the largest difference as a share of its level, and
     ``raw_mask_cosine``; of keypoints ``keypoint_px``, the distance of the farthest, and ``keypoint_score``. A difference from a
     value that is not finite is infinite. ``mask_pixels`` counts the pixels set in either mask of a pair. ``segments`` are the
-    matched panoptic segments, None unless both answers have some for a picture of one size.
+    matched panoptic segments, None unless both answers have some for a picture of one size. ``lost`` names the outputs that were
+    to be compared and that the reference's answer has and the candidate's has not, or for a picture of another size.
     """
 
     image: str
@@ -59,6 +60,7 @@ class ImageComparison:
     mask_pixels: int
     segments: SegmentMatching | None = None
     tied_keypoints: int = 0
+    lost: tuple[Output, ...] = ()
 
     @property
     def certified_missing(self) -> NDArray[np.intp]:
@@ -69,6 +71,16 @@ class ImageComparison:
     def certified_extra(self) -> NDArray[np.intp]:
         """Those of ``matching.extra`` that a tie explains."""
         return np.array(sorted(self.certificates.extra), np.intp)
+
+    @property
+    def unmatched(self) -> int:
+        """Detections without a partner, on either side."""
+        return len(self.matching.missing) + len(self.matching.extra)
+
+    @property
+    def detections(self) -> int:
+        """All detections of both sides."""
+        return 2 * len(self.matching.pairs) + self.unmatched
 
     @property
     def judged(self) -> NDArray[np.intp] | slice:
@@ -111,6 +123,11 @@ class Comparison:
         for image in self.images:
             counts.update(image.certificates.counts)
         return {kind: counts[kind] for kind in Certificate if counts[kind]}
+
+    @property
+    def tied_keypoints(self) -> int:
+        """Keypoints that lie at another maximum of the reference's heatmap, tied with the one that it took."""
+        return sum(image.tied_keypoints for image in self.images)
 
     @property
     def unexplained(self) -> int:
@@ -165,13 +182,15 @@ class Comparison:
         return float(np.percentile(column, percent, method="higher")) if len(column) else float("nan")
 
     def worst_image(self) -> str | None:
-        """The image whose answers differ most: by unmatched detections, then class, then box, then score. None if none."""
+        """The image whose answers differ most: by unmatched detections, then class, then box, then score. None if none.
+
+        The image of one quantity's worst pair is `pair`'s.
+        """
 
         def severity(image: ImageComparison) -> tuple[float, ...]:
-            unmatched = len(image.matching.missing) + len(image.matching.extra)
             certified = len(image.certificates.missing) + len(image.certificates.extra)
             worst = (float(image.values[name][image.judged].max(initial=0.0)) for name in ("class_differs", "box_px", "score"))
-            return (unmatched - certified, *worst, unmatched + len(image.certificates.pairs))
+            return (image.unmatched - certified, *worst, image.unmatched + len(image.certificates.pairs))
 
         found = max(self.images, key=severity, default=None)
         return found.image if found is not None and any(severity(found)) else None
@@ -224,15 +243,16 @@ def compare_image(
         excused = excused_keypoints(ledger, rows, mine, theirs)
         tied_keypoints = int(excused.sum())
         values |= keypoint_values(mine, theirs, excused)
-    return ImageComparison(
-        image,
-        matching,
-        certificates(reference, candidate, matching, limits, ledger),
-        values,
-        pixels,
-        _segments(reference, candidate) if "panoptic" in outputs else None,
-        tied_keypoints,
-    )
+    segments = _segments(reference, candidate) if "panoptic" in outputs else None
+    given: dict[Output, bool] = {
+        "masks": candidate.masks is not None,
+        "raw_masks": candidate.raw_masks is not None,
+        "keypoints": candidate.keypoints is not None,
+        "panoptic": segments is not None,
+    }
+    lost = tuple(name for name in OUTPUTS if name in outputs and getattr(reference, name) is not None and not given[name])
+    ties = certificates(reference, candidate, matching, limits, ledger)
+    return ImageComparison(image, matching, ties, values, pixels, segments, tied_keypoints, lost)
 
 
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))

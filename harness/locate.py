@@ -98,5 +98,6 @@ def _located(cell: Cell, found: Observation | None, out: Path) -> Located:
         raise HarnessError(f"{cell} cannot be taken apart: {found.error.message}", "Its backend gives no stages, or did not open.")
     made = next(out.glob(f"observations/*/{REPRODUCER}"), None)
     if made is not None:
+        shutil.rmtree(out / REPRODUCER, ignore_errors=True)
         shutil.move(made, out / REPRODUCER)
     return Located(cell, found.stages, " ".join(found.notes), None if made is None else out / REPRODUCER)

@@ -102,7 +102,15 @@ def raw_mask_values(reference: NDArray[np.float32], candidate: NDArray[np.float3
 
 
 def mask_values(reference: Masks, candidate: Masks) -> tuple[Values, int]:
-    """Of M masks a side, and how many pixels are set in either mask of a pair, over all pairs."""
+    """Of M masks a side, and how many pixels are set in either mask of a pair, over all pairs.
+
+    Masks of pictures of unlike size agree in no pixel.
+    """
+    if reference.size_hw_px != candidate.size_hw_px:
+        areas = np.array([crop.sum() for crop in reference.crops], np.float64)
+        nowhere = np.full(areas.shape, np.inf)
+        unlike: Values = {"mask_iou": np.zeros_like(areas), "mask_area_px": areas}
+        return unlike | {"mask_flipped_px": nowhere, "mask_unexplained_px": nowhere}, int(areas.sum())
     rows = np.array([_mask_pair(reference, candidate, index) for index in range(len(reference))], np.float64).reshape(-1, 4)
     union, intersection, area, unexplained = rows.T
     iou = np.divide(intersection, union, out=np.ones_like(union), where=union > 0)

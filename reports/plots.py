@@ -132,10 +132,14 @@ def _latency(key: str, model: str, lines: Sequence[CellLine], series: dict[str, 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between the two; only the powers where the span is wide."""
-    steps = (1, 2, 5) if high / low < 200 else (1,)
+    """1, 2 and 5 times powers of ten between the two; the powers alone where the span is wide, more steps where it is narrow."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [tick for decade in decades for step in steps if low * 1.05 <= (tick := step * 10.0**decade) <= high / 1.05]
+    finer = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(n / 10 for n in range(10, 100)))
+    for steps in finer if high / low < 200 else ((1,), *finer):
+        found = [tick for decade in decades for step in steps if low * 1.05 <= (tick := step * 10.0**decade) <= high / 1.05]
+        if found:
+            return found
+    return []
 
 
 def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: dict[str, Series]) -> Plot:

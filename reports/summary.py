@@ -95,10 +95,10 @@ def _headline(run: Run, found: tuple[Finding, ...]) -> str:
         all_cells = {record.cell for record in run.verdicts}
         verdicts = counted(len(run.verdicts), "verdict")
         return f"{cut}Of {verdicts}, {told}, on {figure(len(concerned))} of {counted(len(all_cells), 'cell')}."
-    if not counts[Status.PASSED]:
+    if not counts[Status.PASSED] and not counts[Status.WAIVED]:
         return f"{cut}Nothing was compared: no check passed or failed."
     waived = f", save {counted(counts[Status.WAIVED], 'known divergence')}" if counts[Status.WAIVED] else ""
-    open_ends = f" {counted(counts[Status.INCONCLUSIVE], 'timing')} could not be settled." if counts[Status.INCONCLUSIVE] else ""
+    open_ends = f" {counted(counts[Status.INCONCLUSIVE], 'verdict')} could not be settled." if counts[Status.INCONCLUSIVE] else ""
     passed = counted(counts[Status.PASSED], "check")
     return f"{cut}Every backend that was checked answers as it must{waived}: {passed} passed.{open_ends}"
 

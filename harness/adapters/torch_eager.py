@@ -126,7 +126,7 @@ class EagerSession:
         backbone = getattr(self._module, "backbone", None)
         compiled = getattr(backbone, "_compiled_call_impl", None) is not None
         how = "PyTorch, backbone compiled" if compiled else "PyTorch eager"
-        with self._as_asked():
+        with self.as_asked():
             return effective_of(self._module, how, ("torch", self._spec.family), self._layers.gave if self._layers else ())
 
     @property
@@ -136,15 +136,15 @@ class EagerSession:
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
         """`Family.predict`."""
-        with self._as_asked():
+        with self.as_asked():
             return family(self._spec.family).predict(self._module, self._config, images, self._margins)
 
     def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
         """`Family.predict`, all images in one call of the module."""
-        with self._as_asked():
+        with self.as_asked():
             return family(self._spec.family).predict(self._module, self._config, images, self._margins, mixed=True)
 
-    def _as_asked(self) -> AbstractContextManager[None]:
+    def as_asked(self) -> AbstractContextManager[None]:
         """What a variant other than the reference changes of the process, for as long as it answers."""
         if {"bf16", "torch_threads"}.isdisjoint(self._options):
             return nullcontext()

@@ -72,6 +72,7 @@ def keypoints(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement
     measures = (
         *spread(found, "keypoint_px", "keypoint", levels.KEYPOINT_PX, "px"),
         Measure("worst keypoint score difference", found.worst("keypoint_score")),
+        Measure("at a tied maximum", found.tied_keypoints, levels.certified_allowed(count), "keypoints"),
         Measure("compared", count, unit="keypoints"),
     )
 
@@ -81,6 +82,9 @@ def keypoints(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement
 
     fault = _left_out(found, "keypoint_px", "keypoints", measures)
     fault = fault or failed(found, "keypoint_px", apart, words, measures, beyond=levels.KEYPOINT_PX)
+    if fault is None and found.tied_keypoints > levels.certified_allowed(count):
+        tied = f"{found.tied_keypoints} keypoints lie at another maximum of their heatmap, level {levels.certified_allowed(count)}"
+        return Judgement(Status.FAILED, tied, len(apart), measures)
     passed = f"{count} keypoints within {levels.KEYPOINT_PX} px, the worst {found.worst('keypoint_px'):.2g} px"
     return fault or Judgement(Status.PASSED, passed, len(apart), measures)
 

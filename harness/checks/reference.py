@@ -11,7 +11,8 @@ from harness.certificates import Limits
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.differences import unequal
 from harness.checks.rules import broke
-from harness.compare import Comparison, Output, compare
+from harness.compare import Comparison, ImageComparison, Output, compare
+from harness.panoptic import panoptic_quality
 from harness.types import Load, Measure, Observation, Purpose, Status
 
 
@@ -60,10 +61,11 @@ def stable(evidence: Evidence) -> Judgement:
         compared += found.detections
         differing = [image for image, answer in own.answers.items() if unequal(answer, floor.answers.get(image))]
         equal += not differing
-        wrong = fault(found)
-        if wrong:
-            words = f"repeated with {_words(floor.job.load)}, {wrong}"
-            return Judgement(Status.FAILED, words, compared, measures, found.worst_image())
+        whole = compare(own.answers, floor.answers, limits(evidence), ledgers=own.ledgers)
+        wrong = fault(whole)
+        if wrong is not None:
+            words = f"repeated with {_words(floor.job.load)}, {wrong.words}"
+            return Judgement(Status.FAILED, words, compared, measures, wrong.image)
     words = f"{len(repeats)} repeats under other loads agree, {equal} of them bit for bit"
     return Judgement(Status.PASSED, words, compared, measures)
 
@@ -95,32 +97,60 @@ def _measures(repeats: Sequence[Comparison]) -> tuple[Measure, ...]:
     )
 
 
-def fault(found: Comparison) -> str:
-    """In which way a repeat misses the levels that hold for a backend, before any noise; empty where it does not."""
+class Fault(NamedTuple):
+    """In which way two answers of one detector differ, and on which image most."""
+
+    words: str
+    image: str | None
+
+
+def fault(found: Comparison) -> Fault | None:
+    """In which way a repeat misses the levels that hold for a backend, before any noise; None where it does not."""
+    return next(_faults(found), None)
+
+
+def _faults(found: Comparison) -> Iterator[Fault]:
     if found.unexplained:
-        return f"{found.unexplained} detections have no partner, level 0"
+        yield Fault(f"{found.unexplained} detections have no partner, level 0", found.worst_image())
     allowed = levels.certified_allowed(found.matched + found.missing)
     if found.certified > allowed:
-        return f"{found.certified} detections differ by a tie, level {allowed}"
-    if found.worst("class_differs"):
-        return "a matched detection has another class"
-    if found.worst("score") > levels.SCORE:
-        return f"a score differs by {found.worst('score'):.2g}, level {levels.SCORE}"
-    beyond = found.column("box_px") / levels.box_level_px(found.column("side_px"))
+        yield Fault(f"{found.certified} detections differ by a tie, level {allowed}", found.worst_image())
+    classes, scores, boxes = found.column("class_differs"), found.column("score"), found.column("box_px")
+    if classes.any():
+        yield Fault("a matched detection has another class", found.pair("class_differs", int(classes.argmax())).image)
+    if scores.max(initial=0.0) > levels.SCORE:
+        where = found.pair("score", int(scores.argmax())).image
+        yield Fault(f"a score differs by {scores.max():.2g}, level {levels.SCORE}", where)
+    beyond = boxes / levels.box_level_px(found.column("side_px"))
     if beyond.max(initial=0.0) > 1.0:
-        return f"a box differs by {found.column('box_px')[beyond.argmax()]:.2g} px, {beyond.max():.2g} times its level"
-    return next(_output_faults(found), "")
+        worst = int(beyond.argmax())
+        words = f"a box differs by {boxes[worst]:.2g} px, {beyond[worst]:.2g} times its level"
+        yield Fault(words, found.pair("box_px", worst).image)
+    yield from _output_faults(found)
 
 
-def _output_faults(found: Comparison) -> Iterator[str]:
-    """The same of what a detector gives besides boxes, scores and classes, where it was compared."""
-    short = levels.mask_iou_level(found.column("mask_area_px")) - found.column("mask_iou")
+def _output_faults(found: Comparison) -> Iterator[Fault]:
+    """The same of what a detector gives besides boxes, scores and classes, where it was compared; raw masks are not judged."""
+    for image in found.images:
+        gone = [name for name in image.lost if name != "raw_masks"]
+        if gone:
+            yield Fault(f"it has no {' and no '.join(gone)} of the picture's size", image.image)
+    masks, areas = found.column("mask_iou"), found.column("mask_area_px")
+    short = levels.mask_iou_level(areas) - masks
     if short.max(initial=0.0) > 0.0:
-        yield f"two masks have an IoU of {found.column('mask_iou')[short.argmax()]:.4f}"
-    if found.worst("keypoint_px") > levels.KEYPOINT_PX:
-        yield f"a keypoint lies {found.worst('keypoint_px'):.2g} px off, level {levels.KEYPOINT_PX} px"
+        worst = int(short.argmax())
+        yield Fault(f"two masks have an IoU of {masks[worst]:.4f}", found.pair("mask_iou", worst).image)
+    apart = found.column("keypoint_px")
+    if apart.max(initial=0.0) > levels.KEYPOINT_PX:
+        where = found.pair("keypoint_px", int(apart.argmax())).image
+        yield Fault(f"a keypoint lies {apart.max():.2g} px off, level {levels.KEYPOINT_PX} px", where)
     if found.panoptic_quality < levels.PANOPTIC_QUALITY:
-        yield f"the panoptic quality is {found.panoptic_quality:.4f}, level {levels.PANOPTIC_QUALITY}"
+        words = f"the panoptic quality is {found.panoptic_quality:.4f}, level {levels.PANOPTIC_QUALITY}"
+        yield Fault(words, min(found.images, key=_segment_quality).image)
+
+
+def _segment_quality(image: ImageComparison) -> float:
+    return 1.0 if image.segments is None else panoptic_quality([image.segments])
 
 
 def _words(load: Load) -> str:

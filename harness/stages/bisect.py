@@ -71,7 +71,8 @@ def stage_reports(candidate: Candidate, pictures: Mapping[str, Pixels], artifact
         if session is None or isinstance(session, GraphSession):
             opened = exported(candidate, stages.walk(own, model.graph.example), scratch)
         elif session.restored is not None:
-            opened = _live(kind.stages(model.spec, session.restored.module), session.restored.module)
+            as_asked = getattr(session, "as_asked", nullcontext)
+            opened = _live(kind.stages(model.spec, session.restored.module), session.restored.module, as_asked)
         else:
             name = candidate.adapter.name
             raise HarnessError(f"{name} gives neither a graph nor a live object", "Only these can be taken apart into stages.")
@@ -199,7 +200,8 @@ def _graph(session: Session, name: str) -> GraphSession:
     return session
 
 
-def _live(own: Sequence[Stage], module: Any) -> Opened:
+def _live(own: Sequence[Stage], module: Any, as_asked: Callable[[], AbstractContextManager[None]]) -> Opened:
+    """Stages of a live module, each run within what the session has in force while it predicts, such as autocast."""
     by_name = {stage.name: stage for stage in own}
     place = next(iter(module.parameters())).device
 
@@ -209,7 +211,12 @@ def _live(own: Sequence[Stage], module: Any) -> Opened:
 
         def run(tensors: Tensors) -> Tensors:
             given = {name: torch.from_numpy(np.array(value)).to(place) for name, value in tensors.items()}
-            return {name: value.cpu().numpy() for name, value in stages.run(by_name[stage.name], given).items()}
+            with as_asked():
+                answers = stages.run(by_name[stage.name], given)
+            # NumPy has no bf16.
+            return {
+                name: (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy() for name, value in answers.items()
+            }
 
         yield run
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from harness import levels
-from harness.pairs import keypoint_distances_px, keypoint_values, raw_mask_values
+from harness.detections import Masks
+from harness.pairs import keypoint_distances_px, keypoint_values, mask_values, raw_mask_values
 
 pytestmark = pytest.mark.covers("M21")
 
@@ -91,3 +92,12 @@ def test_the_cosine_is_that_of_numpy(a: np.ndarray, b: np.ndarray) -> None:
 def test_no_pair_has_no_value() -> None:
     assert len(raw_mask_values(np.zeros((0, 4, 4), np.float32), np.zeros((0, 4, 4), np.float32))["raw_mask_share"]) == 0
     assert len(keypoint_values(np.zeros((0, 2, 3), np.float32), np.zeros((0, 2, 3), np.float32))["keypoint_px"]) == 0
+
+
+def test_masks_of_pictures_of_unlike_size_agree_nowhere() -> None:
+    mask = np.zeros((1, 40, 60), bool)
+    mask[0, 10:20, 10:30] = True
+    values, pixels = mask_values(Masks.from_full(mask), Masks.from_full(np.pad(mask, ((0, 0), (0, 8), (0, 0)))))
+    assert values["mask_iou"].tolist() == [0.0]
+    assert np.isinf(values["mask_unexplained_px"]).all()
+    assert (values["mask_area_px"].tolist(), pixels) == ([200.0], 200)

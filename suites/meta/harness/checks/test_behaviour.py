@@ -21,6 +21,7 @@ from harness.suites.meta.harness.answers import (
     grid,
     observed,
     truth_of,
+    with_everything,
     with_masks,
     without,
 )
@@ -121,10 +122,49 @@ def test_masks_count_as_answers_too() -> None:
 
 
 def test_at_lower_precision_a_miss_is_not_established() -> None:
-    known = asked({**SOUND, "batch/3/even_2": changed(THREE, score=-0.01)})
-    found = verdict("batch", dataclasses.replace(known, variant=Variant("half", precision="bf16")))
+    found = verdict("batch", in_half({**SOUND, "batch/3/even_2": changed(THREE, score=-0.01)}))
     assert found.status is Status.INCONCLUSIVE
     assert "bf16" in found.reason
+
+
+def in_half(told: Told) -> Evidence:
+    """What was left to choose its precision, and chose bf16."""
+    effective = dataclasses.replace(observed({}).effective, precision="bf16")  # type: ignore[type-var]
+    known = asked(told, effective=effective)
+    return dataclasses.replace(known, variant=Variant("half", precision="default"))
+
+
+def test_at_lower_precision_the_answer_to_another_picture_fails() -> None:
+    swapped = {**SOUND, "permuted/1/even_1": changed(grid(5, step_px=17.0), box_px=9.0)}
+    found = verdict("permuted", in_half(swapped))
+    assert found.status is Status.FAILED
+    assert "image even_1, asked in a batch" in found.reason
+
+
+def test_what_chose_full_precision_is_held_to_it() -> None:
+    known = asked({**SOUND, "batch/3/even_2": changed(THREE, score=-0.01)})
+    found = verdict("batch", dataclasses.replace(known, variant=Variant("free", precision="default")))
+    assert found.status is Status.FAILED
+
+
+@pytest.mark.parametrize("check", ["same_twice", "after_blank", "batch", "permuted", "mixed_sizes"])
+@pytest.mark.parametrize("output", ["masks", "keypoints", "panoptic"])
+def test_an_output_that_is_lost_on_the_way_fails(check: str, output: str) -> None:
+    keys = {"same_twice": "twice/1/even_0", "batch": "batch/3/even_0", "permuted": "permuted/1/even_0"}
+    key = {**keys, "after_blank": "blank/2/even_0", "mixed_sizes": "mixed/0/even_0"}[check]
+    sound = behaved({name: with_everything(answer) for name, answer in PICTURES.items()})
+    lost = dataclasses.replace(with_everything(ONE), **{output: None})
+    found = verdict(check, asked({**sound, key: lost}, sound))
+    assert found.status is Status.FAILED, found
+    assert f"it has no {output}" in found.reason
+    assert found.image == "even_0"
+
+
+def test_the_picture_that_is_named_is_the_one_with_the_fault() -> None:
+    told = {**SOUND, "batch/3/even_0": changed(ONE, box_px=0.005), "batch/3/even_1": changed(TWO, score=-0.1)}
+    found = verdict("batch", asked(told))
+    assert found.image == "even_1"
+    assert found.reason.startswith("image even_1, asked alone and in a batch: a score differs by 0.1")
 
 
 def test_who_cannot_mix_sizes_declines_in_words() -> None:

@@ -7,8 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from harness.checks import CHECKS, Judgement, judge
+from harness.checks import CHECKS, Judgement, judge, outputs
+from harness.checks.reference import NoiseFloor
+from harness.compare import compare
 from harness.detections import Detections, Panoptic, Segment
+from harness.ledger import KeypointTies
 from harness.suites.meta.harness.answers import (
     EVERYWHERE,
     POINTS,
@@ -22,6 +25,7 @@ from harness.suites.meta.harness.answers import (
     with_panoptic,
     with_raw_masks,
 )
+from harness.suites.meta.harness.ledgers import LIMITS, ledger
 from harness.types import ModelSpec, Status
 
 pytestmark = pytest.mark.covers("M21")
@@ -105,6 +109,20 @@ class TestKeypoints:
         found = self.judged(self.moved(score=0.25))
         assert found.status is Status.PASSED
         assert {m.name: (m.value, m.level) for m in found.measures}["worst keypoint score difference"] == (0.25, None)
+
+    @pytest.mark.parametrize(("moved", "status"), [(0, Status.PASSED), (1, Status.PASSED), (2, Status.FAILED)])
+    def test_a_tie_excuses_one_keypoint_of_a_deck_as_small_as_this(self, moved: int, status: Status) -> None:
+        assert self.whole.keypoints is not None
+        keypoints = self.whole.keypoints.copy()
+        keypoints[:moved, 0] += np.float32(20.0)
+        rows = np.arange(moved, dtype=np.int32)
+        ties = KeypointTies(rows, np.zeros_like(rows), keypoints[:moved, 0, :2].copy())
+        ledgers = {"crowd": dataclasses.replace(ledger([]), keypoints=ties)}
+        answered = deck(crowd=dataclasses.replace(self.whole, keypoints=keypoints))
+        found = compare(deck(crowd=self.whole), answered, LIMITS, ledgers=ledgers)
+        judged = outputs.keypoints(evidence(answered, deck(crowd=self.whole), spec=POINTS), found, NoiseFloor(0.0, 0.0, 0.0))
+        assert judged.status is status, judged
+        assert {m.name: m.value for m in judged.measures}["at a tied maximum"] == moved
 
     def test_left_and_right_exchanged(self) -> None:
         assert self.whole.keypoints is not None

@@ -10,7 +10,18 @@ import pytest
 from harness.checks import CHECKS, Judgement, judge
 from harness.checks.reference import noise_floor
 from harness.detections import Detections
-from harness.suites.meta.harness.answers import REFERENCE, THRESHOLD, changed, deck, evidence, grid, observed, without
+from harness.suites.meta.harness.answers import (
+    REFERENCE,
+    THRESHOLD,
+    changed,
+    deck,
+    evidence,
+    grid,
+    observed,
+    with_everything,
+    with_masks,
+    without,
+)
 from harness.types import JobError, Purpose, Status
 
 WHOLE = grid(5)
@@ -54,6 +65,18 @@ def test_a_reference_that_wanders_fails_and_names_the_load(floor: Detections, wo
     assert words in found.reason
     assert "2 thread(s)" in found.reason
     assert found.image == "a"
+
+
+def test_a_reference_whose_masks_or_keypoints_wander_fails() -> None:
+    whole = with_everything(WHOLE)
+    assert stable(whole, own=whole).status is Status.PASSED
+    smaller = dataclasses.replace(whole, masks=with_masks(changed(WHOLE, box_px=-12.0)).masks)
+    found = stable(smaller, own=whole)
+    assert (found.status, found.image) == (Status.FAILED, "a")
+    assert "two masks have an IoU" in found.reason
+    assert whole.keypoints is not None
+    astray = dataclasses.replace(whole, keypoints=whole.keypoints + np.float32(15.0))
+    assert "a keypoint lies 21 px off" in stable(astray, own=whole).reason
 
 
 def test_another_order_is_the_same_set() -> None:
