@@ -153,8 +153,7 @@ class LiveRun:
             image=judgement.image,
             reproduce=self._reproduce(planned, check),
         )
-        parity = self._observations.get(job(cell, Purpose.PARITY))
-        precision = parity.effective.precision if parity is not None and parity.effective is not None else None
+        precision = next((seen.effective.precision for seen in self._seen(cell) if seen.effective is not None), None)
         if any(seen.error is not None and seen.error.kind in _OF_THE_MACHINE for seen in self._seen(cell)):
             known = ()
         record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)

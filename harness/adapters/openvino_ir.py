@@ -227,20 +227,30 @@ def _quantised(converted: Any, model: Model, signature: Signature, *, weighted_a
 
 
 def _divide_in_float(model: Any) -> None:
-    """Integer division as floating-point division rounded down, exact below 2**24: no picture is as large.
+    """Integer division as floating-point division rounded down, and once more of what that leaves: exact for all of 32 bits.
 
-    The CPU plugin merges an integer division into a reduction before it and then rounds to the nearest number, so that Detectron2
-    pads too far: ``docs/findings/openvino_integer_division_rounds.py``.
+    Once would do for sizes of pictures, not for places among all anchors and classes of a dense detector. The CPU plugin merges
+    an integer division into a reduction before it and then rounds to the nearest number, so that Detectron2 pads too far:
+    ``docs/findings/openvino_integer_division_rounds.py``.
     """
     from openvino import opset13
 
     for division in model.get_ops():
         element = division.get_output_element_type(0) if division.get_type_name() == "Divide" else None
         if element is not None and element.is_integral():
-            above, below = (opset13.convert(division.input_value(index), "f32") for index in (0, 1))
-            rounded = opset13.convert(opset13.floor(opset13.divide(above, below)), element.to_string())
-            division.output(0).replace(rounded.output(0))
+            above, below = (division.input_value(index) for index in (0, 1))
+            whole = _rounded_down(above, below)
+            rest = opset13.subtract(above, opset13.multiply(whole, below))
+            exact = opset13.add(whole, _rounded_down(rest.output(0), below))
+            division.output(0).replace(exact.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def _rounded_down(above: Any, below: Any) -> Any:
+    from openvino import opset13
+
+    quotient = opset13.divide(*(opset13.convert(side, "f32") for side in (above, below)))
+    return opset13.convert(opset13.floor(quotient), above.get_element_type().to_string())
 
 
 def _stored_precisions(model: Any) -> set[str]:

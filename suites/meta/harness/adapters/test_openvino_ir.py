@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.adapters.openvino_ir import ADAPTER
+from harness.adapters.openvino_ir import ADAPTER, _divide_in_float
 from harness.families import Graph, Model
 from harness.suites.meta.harness.adapters.graphs import SPEC, picker, picture
 from harness.types import Variant
@@ -83,6 +83,17 @@ def test_the_mended_route_divides_as_the_live_graph_does(tmp_path: Path, size: t
     expected = [-(-side // 32) * 32 for side in size]
     with ADAPTER.open(tmp_path, MENDED, "cpu") as session:
         assert session.run({"image": np.zeros((3, *size), np.float32)})["size"].tolist() == expected
+
+
+def test_the_mended_division_is_exact_beyond_what_float32_holds() -> None:
+    from openvino import Model as Graph
+    from openvino import compile_model, opset13
+
+    above, below = opset13.parameter([-1], np.int64), opset13.constant(np.int64(80))
+    graph = Graph([opset13.divide(above, below)], [above])
+    _divide_in_float(graph)
+    places = np.concatenate([np.arange(20_000_000, 20_002_000), [2**31 - 1, 2**30 + 79, 79, 0, -1, -81]])
+    assert (compile_model(graph, "CPU")(places.astype(np.int64))[0] == places // 80).all()
 
 
 def test_cuda_is_declined_and_the_cpu_is_not() -> None:
