@@ -141,8 +141,8 @@ def test_eager_variants_read_back_what_they_asked_for(
     EAGER.build(detector, variant, tmp_path)
     threads = torch.get_num_threads()
     with EAGER.open(tmp_path, variant, "cpu") as session:
-        effective = session.effective
         answers = [session.predict([image])[0] for image in pictures()]
+        effective = session.effective
         assert not torch.is_autocast_enabled("cpu")
         names = {name for name, _ in session.restored.module.named_parameters()}
     assert torch.get_num_threads() == threads
