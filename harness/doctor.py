@@ -27,8 +27,7 @@ _IMPORTS = {
     "bentoml": ("bentoml", "bentoml.models", "bentoml.legacy"),
     "detectron2": ("detectron2", "detectron2._C", "detectron2.model_zoo", "detectron2.engine"),
 }
-_TIMEOUT_S = 600.0
-"""Of the wall clock. An import takes 10 to 30 s of processor time, of which a machine that works elsewhere gives it little."""
+_TIMEOUT_S = 180.0
 _DEVICE_PROBE = """
 import json, warnings
 warnings.simplefilter("ignore")

@@ -159,7 +159,9 @@ def _agree(evidence: Evidence, pairs: Sequence[_Pair]) -> Judgement:
     words = f"image {worst.picture}, {worst.words}: {wrong.words}"
     failed = Judgement(Status.FAILED, words, found.detections, measures, worst.picture)
     effective = evidence.observed[Purpose.BEHAVIOUR].effective
-    precision = evidence.variant.precision if effective is None else effective.precision
+    # Who was asked for a precision is held to it; only where the choice was the runtime's own is its choice read back.
+    asked = evidence.variant.precision
+    precision = effective.precision if asked == "default" and effective is not None else asked
     astray = any(2 * image.unmatched > image.detections for image in found.images)
     if precision != "fp32" and not astray:
         words = f"{words}; the levels are those of fp32, this is {precision}"

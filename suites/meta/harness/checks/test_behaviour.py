@@ -141,6 +141,12 @@ def test_at_lower_precision_the_answer_to_another_picture_fails() -> None:
     assert "image even_1, asked in a batch" in found.reason
 
 
+def test_who_was_asked_for_full_precision_is_held_to_it() -> None:
+    lower = in_half({**SOUND, "batch/3/even_2": changed(THREE, score=-0.01)})
+    found = verdict("batch", dataclasses.replace(lower, variant=Variant("whole")))
+    assert found.status is Status.FAILED
+
+
 def test_what_chose_full_precision_is_held_to_it() -> None:
     known = asked({**SOUND, "batch/3/even_2": changed(THREE, score=-0.01)})
     found = verdict("batch", dataclasses.replace(known, variant=Variant("free", precision="default")))
