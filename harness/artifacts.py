@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from harness.types import Observation
 
 _HARNESS = Path(__file__).resolve().parent
-_MAKERS = ("perturb.py", "worker.py", "sessions.py", "digests.py", "tracing.py")
+_MAKERS = ("perturb.py", "worker.py", "sessions.py", "digests.py", "tracing.py", "integrity.py", "archives.py")
+_ROOMS = ("families", "serving")
+"""Files of this project, beside the adapter, that decide what an artifact and its build observation hold."""
+
 _PATIENCE_S = 0.5
-"""Files of this project, beside adapter and family, that decide what an artifact and its build observation hold."""
 
 
 class Artifacts:
@@ -69,7 +71,8 @@ class Artifacts:
         adapter = self._adapters[planned.cell.backend]
         # Whatever lies beside the adapter may be part of it.
         beside = Path(inspect.getfile(type(adapter))).parent.glob("*.py")
-        sources = [*sorted(beside), *(_HARNESS / name for name in _MAKERS), *sorted((_HARNESS / "families").glob("*.py"))]
+        rooms = (path for room in _ROOMS for path in sorted((_HARNESS / room).glob("*.py")))
+        sources = [*sorted(beside), *(_HARNESS / name for name in _MAKERS), *rooms]
         content = {
             "spec": [planned.spec.id, planned.spec.family, dict(planned.spec.config), planned.spec.weights.sha256],
             "answers": [planned.spec.score_threshold, planned.spec.detection_cap, planned.spec.classes],

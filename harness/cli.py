@@ -1,4 +1,4 @@
-"""``harness run | list | bisect | report | selftest | env``: a thin front.
+"""``harness run | list | bisect | report | selftest | store | serve | env``: a thin front.
 
 Exit codes: 0 passed, 1 findings, 2 usage, 3 internal, 130 interrupted.
 """
@@ -19,6 +19,7 @@ import click
 from harness import __version__
 from harness.errors import HarnessError
 from harness.options import OPTIONS, Options
+from harness.serving import commands
 
 if TYPE_CHECKING:
     from harness.live import Plan
@@ -158,10 +159,16 @@ def _cell_text(planned: PlannedCell) -> str:
 
 @main.command("list")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def list_(as_json: bool) -> None:
-    """Models, backends and their variants, devices. Imports no backend."""
+@click.option("--checks", is_flag=True, help="Every check and level instead, in words: docs/checks.md.")
+def list_(as_json: bool, checks: bool) -> None:
+    """Models, backends and their variants, devices, checks. Imports no backend."""
     from harness.listing import listing, listing_text
 
+    if checks:
+        from harness.handbook import checks_page
+
+        click.echo(checks_page(), nl=False)
+        return
     found = listing()
     click.echo(json.dumps(found, indent=2) if as_json else listing_text(found))
 
@@ -212,14 +219,14 @@ def selftest(record: bool, quiet: bool, **raw: Any) -> None:
 def bisect(cell: str, image: tuple[str, ...], **raw: Any) -> None:
     """Where CELL, such as tv_maskrcnn_tiny/openvino_ir[f32]@cpu, starts to differ: the stage, then the operator.
 
-    Exits 1 when a stage differs.
+    Exits 1 when a stage differs or cannot be asked.
     """
     from harness.locate import locate
 
     found = locate(cell, Options.of(raw), image)
     for line in found.lines():
         click.echo(line)
-    sys.exit(0 if found.first is None else 1)
+    sys.exit(0 if found.agrees else 1)
 
 
 @main.command()
@@ -236,6 +243,9 @@ def env(as_json: bool) -> None:
     if any(library.state == "broken" for library in found.libraries):
         sys.exit(1)
 
+
+main.add_command(commands.serve)
+main.add_command(commands.store)
 
 if __name__ == "__main__":
     main()

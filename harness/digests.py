@@ -19,8 +19,14 @@ def restoration(
 ) -> Restoration:
     """Fingerprint a ``torch.nn.Module``: every parameter and buffer, those that are not persistent too, under every name.
 
-    ``attached`` is reduced by `comparable`; ``defaults_changed`` names the process-wide settings that opening changed.
+    ``module`` None is a store that gives back a graph, and what was stored beside it. ``attached`` is reduced by `comparable`;
+    ``defaults_changed`` names the process-wide settings that opening changed.
     """
+    if module is None:
+        stored = {str(key): comparable(value) for key, value in attached.items()}
+        return Restoration(
+            (), training=False, config=config_text, attached=stored, defaults_changed=tuple(defaults_changed), live=False
+        )
     parameters = (_tensor(name, "parameter", tensor) for name, tensor in module.named_parameters(remove_duplicate=False))
     buffers = (_tensor(name, "buffer", tensor) for name, tensor in module.named_buffers(remove_duplicate=False))
     return Restoration(

@@ -6,7 +6,6 @@ Exit codes of the command line: 0 passed, 1 findings, 2 usage, 3 internal error,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class HarnessError(Exception):
@@ -20,6 +19,11 @@ class HarnessError(Exception):
         self.cure = cure
 
 
+def told(error: Exception) -> str:
+    """What an error says: ours in its own words, any other with its type."""
+    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+
+
 class UsageError(HarnessError):
     """The request cannot be met as written."""
 
@@ -30,6 +34,8 @@ class UnknownName(UsageError):
     """A backend, model, variant, device, deck or check that does not exist; the message lists those that do."""
 
     def __init__(self, kind: str, name: str, valid: Iterable[str]) -> None:
+        from difflib import get_close_matches  # a quarter of what pytest's plugin costs everybody
+
         names = sorted(valid)
         close = get_close_matches(name, names, n=1)
         hint = f"Did you mean {close[0]!r}? " if close else ""

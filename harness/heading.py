@@ -94,8 +94,9 @@ def _liars() -> dict[str, str]:
 
     if not RECORDED.is_file():
         return {}
-    words = read_outcome().text().replace("\n", "; ")
-    return {"Liars": f"Recorded by `harness selftest`: {words}."}
+    outcome = read_outcome()
+    words = outcome.text().replace("\n", "; ")
+    return {"Liars": f"Recorded by `harness selftest` of version {outcome.version} on {outcome.day}: {words}."}
 
 
 def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> CellLine:
@@ -212,6 +213,10 @@ def _notices(plan: Plan) -> tuple[Notice, ...]:
         elif planned.unmet and planned.unmet.startswith(f"{family} is not installed"):
             cure = doctor.install_words(family)
             notices[title] = Notice(subject=title, state="not checked", reason=f"{family} is not installed", cure=cure)
+    for name in plan.strangers:
+        reason = f"there are waivers for it in {name}.toml, but no backend of that name"
+        cure = "Rename the file if it is misspelt; a backend from a file comes with --adapter."
+        notices[name] = Notice(subject=name, state="not checked", reason=reason, cure=cure)
     return tuple(notices.values())
 
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from harness.document import LINE, SCHEMA_VERSION, CellLine, ExhibitLine, Footer, Header, Line, Part, Planned, RecordLine
 from harness.errors import InvalidRun, RunFolderError
+from harness.memory import collector_paused
 from harness.observations import read_observation, write_observation
 from harness.types import Record, Status
 
@@ -182,6 +183,7 @@ def unwritable(folder: Path, error: OSError) -> RunFolderError:
     )
 
 
+@collector_paused()
 def read_run(path: Path) -> Run:
     """The run in ``path``, a run folder or its ``run.jsonl``. Raises `InvalidRun`, which names the line and the cure."""
     file = path / RUN_FILE if path.is_dir() else path
@@ -206,6 +208,8 @@ def _parse(file: Path, number: int, text: bytes) -> Line:
     try:
         return LINE.validate_json(text)
     except ValidationError as error:
+        if number == 1:
+            raise InvalidRun(f"{file} is no run: its first line is no header", "Give a run folder or its run.jsonl.") from error
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidRun(f"{file}, line {number}: {where + ': ' if where else ''}{first['msg']}", CURE) from error

@@ -1,4 +1,4 @@
-"""What there is to check: models, backends, variants, devices. Reads metadata only."""
+"""What there is to check: models, backends, variants, devices, checks. Reads metadata only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import platformdirs
 
 from harness import doctor, registry
+from harness.checks import CHECKS
 
 
 def listing() -> dict[str, Any]:
@@ -28,7 +29,9 @@ def listing() -> dict[str, Any]:
         for spec in registry.models().values()
     ]
     devices = doctor.devices_cached(platformdirs.user_cache_path("detection-harness"))
-    return {"models": models, "backends": backends, "devices": devices or "unknown: `harness env` looks for them"}
+    checks = [{"id": check.id, "title": check.title} for check in CHECKS.values()]
+    unknown = "unknown: `harness env` looks for them"
+    return {"models": models, "backends": backends, "devices": devices or unknown, "checks": checks}
 
 
 def listing_text(found: dict[str, Any]) -> str:
@@ -43,6 +46,8 @@ def listing_text(found: dict[str, Any]) -> str:
     devices = found["devices"]
     named = {"": [devices]} if isinstance(devices, str) else devices
     lines += [f"  {name:<22} {', '.join(have)}" for name, have in named.items()]
+    lines.append("checks (more with --checks)")
+    lines += [f"  {check['id']:<25} {check['title']}" for check in found["checks"]]
     return "\n".join(lines)
 
 

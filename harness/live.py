@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 
@@ -25,8 +24,8 @@ from harness.fixtures.decks import Deck, deck
 from harness.fixtures.models import DEFAULT_MODELS, QUICK_MODELS
 from harness.journal import RunWriter
 from harness.options import Options
-from harness.plan import PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
-from harness.stages.bisect import first_difference
+from harness.plan import DEVICES, PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
+from harness.stages.bisect import conclusion
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
 
 Key = tuple[str, Cell]
@@ -51,14 +50,21 @@ class Plan:
         self.deck: Deck = deck("quick" if options.quick else "scenes")
         self.many: Deck = deck("many")
         self.devices = _devices()
+        variants = {name: [variant.id for variant in adapter.variants] for name, adapter in self.adapters.items()}
+        own = waivers.load_waivers(options.waivers) if options.waivers else ()
+        self.strangers = waivers.check_names(own, self.models, variants, DEVICES)
+        """Backends that have waivers of the user's, but are not here."""
+        nameable = {*self.adapters, *self.models, *DEVICES}
+        for name in options.require:
+            if name not in nameable:
+                raise UnknownName("backend, model or device", name, nameable)
         for name in options.check:
             if name not in CHECKS:
                 raise UnknownName("check", name, CHECKS)
         request = Request(options.model, self._backends(), options.variant, options.device, options.scope, tuple(self.as_typed))
         origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
         of_scope = {"default": DEFAULT_MODELS, "quick": QUICK_MODELS}
-        states = _states(self.adapters, self.models)
-        self.cells = plan_cells(request, self.models, of_scope, self.adapters, origins, self.devices, states)
+        self.cells = plan_cells(request, self.models, of_scope, self.adapters, origins, self.devices, cache(_state))
         for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
             weights_file(spec.weights)
         asked = options.check or tuple(CHECKS)
@@ -100,7 +106,7 @@ class LiveRun:
         self._stages: dict[Cell, str] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
         self.jobs: tuple[Job, ...] = ()
-        self._truth = {found.id: cache(found.coco) for found in (plan.deck, plan.many)}
+        self._truth = {found.id: (cache(found.coco), cache(found.segments)) for found in (plan.deck, plan.many)}
 
     def start(self, keys: Sequence[Key]) -> None:
         """Write the header and start the jobs that these checks need. Raises `RunFolderError`."""
@@ -157,7 +163,7 @@ class LiveRun:
         if any(seen.error is not None and seen.error.kind in _OF_THE_MACHINE for seen in self._seen(cell)):
             known = ()
         record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
-        if record.status is Status.FAILED and check.suite == "parity" and check.at == "any":
+        if record.status is Status.FAILED and _is_of_answers(check, planned):
             record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
         if record.status is Status.PASSED and self.plan.options.quick:
             # The small deck may miss the pictures that show a divergence: it cannot call a waiver stale.
@@ -179,15 +185,12 @@ class LiveRun:
         """The first stage that differs, in words; looked for once a cell."""
         if cell not in self._stages:
             found = self.take_apart(cell, image)
-            first = first_difference(found.stages) if found is not None else None
-            if first is not None:
-                self._stages[cell] = first.words
-            elif found is None:
+            if found is None:
                 self._stages[cell] = ""
-            elif found.error is not None:
+            elif found.error is not None and not found.stages:
                 self._stages[cell] = f"not found: {found.error.message}"
             else:
-                self._stages[cell] = "none: every stage, fed the reference's own input, answers as the reference's does"
+                self._stages[cell] = conclusion(found.stages)
         return self._stages[cell]
 
     def close(self, cut_off: str | None = None) -> None:
@@ -215,6 +218,7 @@ class LiveRun:
         reference = reference_of(cell)
         floors = floor_jobs(reference) if Purpose.FLOOR in check.reference else ()
         asked = self.plan.many if Purpose.PRECISION in check.needs else self.plan.deck
+        truth, segments = self._truth[asked.id]
         return Evidence(
             cell=cell,
             spec=planned.spec,
@@ -223,8 +227,9 @@ class LiveRun:
             reference=self._observed(reference, check.reference - {Purpose.FLOOR}, self._by_cell[reference]),
             floors=tuple(seen for floor in floors if (seen := self._observation(floor)) is not None),
             images=asked.images,
-            truth=self._truth[asked.id],
+            truth=truth,
             sample=self.plan.deck.sample,
+            segments=segments,
         )
 
     def _observed(self, cell: Cell, purposes: Iterable[Purpose], planned: PlannedCell) -> dict[Purpose, Observation]:
@@ -262,6 +267,15 @@ class LiveRun:
         return shlex.join([*words, "--check", check.id])
 
 
+def _is_of_answers(check: Check, planned: PlannedCell) -> bool:
+    """Whether a failure says that answers at fp32 differ: then the stage where they begin to is looked for.
+
+    At lower precision every stage differs from the first on.
+    """
+    told = check.suite in ("parity", "contract") and check.id not in ("contract.opens", "contract.effective")
+    return told and check.at == "any" and planned.variant.precision == "fp32" and not planned.is_reference
+
+
 def _stamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{time.monotonic_ns() % 1000:03d}"
 
@@ -273,17 +287,12 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", "cuda") if any(name.startswith("cuda") for name in found.get("torch", ())) else ("cpu",)
 
 
-def _states(adapters: Mapping[str, Any], models: Mapping[str, ModelSpec]) -> dict[str, State]:
-    """What every library that a backend or a family needs says of itself; only Detectron2, built by hand, is tried out here."""
-    modules = {module for adapter in adapters.values() for module in adapter.requires}
-    modules |= {spec.family for spec in models.values()}
-    states = {}
-    for module in sorted(modules):
-        if not doctor.present(module):
-            words = doctor.install_words(module)
-            states[module] = State(absent=f"{module} is not installed. To check it too: {words}")
-        elif module == "detectron2":
-            library = doctor.examine(module)
-            if library.state == "broken":
-                states[module] = State(broken=f"{module} is installed but broken: {library.cause}. {library.cure}")
-    return states
+def _state(module: str) -> State:
+    """What a library that a backend or a family needs says of itself; Detectron2, built by hand, is tried out, for seconds."""
+    if not doctor.present(module):
+        return State(absent=f"{module} is not installed. To check it too: {doctor.install_words(module)}")
+    if module == "detectron2":
+        library = doctor.examine(module)
+        if library.state == "broken":
+            return State(broken=f"{module} is installed but broken: {library.cause}. {library.cure}")
+    return State()

@@ -15,7 +15,7 @@ from harness.executor import Executor, Limits, Setting
 from harness.live import Plan
 from harness.options import Options
 from harness.plan import job
-from harness.stages.bisect import first_difference
+from harness.stages.bisect import conclusion
 from harness.types import Cell, Observation, Purpose, StageReport
 
 _CELL = re.compile(r"(?P<model>[^/\[\]@]+)/(?P<backend>[^/\[\]@]+)\[(?P<variant>[^\[\]]+)\](?:@(?P<device>\w+))?")
@@ -32,25 +32,29 @@ class Located:
     reproducer: Path | None = None
 
     @property
-    def first(self) -> StageReport | None:
-        """The first stage that differs, or could not be asked; None where none does."""
-        return first_difference(self.reports)
+    def agrees(self) -> bool:
+        """Whether every stage could be asked, something was compared, and none differs."""
+        asked = any(report.compared for report in self.reports)
+        return asked and not any(report.differences or report.error for report in self.reports)
 
     def lines(self) -> Iterator[str]:
         """The table for a person, and what follows from it."""
         width = max((len(report.stage) for report in self.reports), default=0)
         for report in self.reports:
-            state = "cannot be asked" if report.error else "differs" if report.differences else "agrees"
-            yield f"{report.stage:<{width}}  {state:<15}  {report.compared} numbers on {report.images} pictures"
-        first = self.first
-        if first is None:
-            yield f"No stage of {self.cell} differs: each, fed the reference's own input, answers as the reference's does."
-            return
-        yield f"First stage that differs: {first.words}"
+            yield f"{report.stage:<{width}}  {_state(report):<18}  {report.compared} numbers on {report.images} pictures"
+        yield f"First stage that differs: {conclusion(self.reports)}"
         if self.operators:
             yield f"Operators: {self.operators}"
         if self.reproducer is not None:
             yield f"Smallest failing graph, inputs, script and issue text: {self.reproducer}"
+
+
+def _state(report: StageReport) -> str:
+    if report.differences:
+        return "differs"
+    if report.error:
+        return "cannot be asked"
+    return "agrees" if report.compared else "nothing to compare"
 
 
 def parse_cell(text: str) -> Cell:
@@ -63,7 +67,10 @@ def parse_cell(text: str) -> Cell:
 
 
 def locate(text: str, options: Options, images: tuple[str, ...]) -> Located:
-    """Take one cell apart on ``images`` of the deck (by default the sample and two more). Raises `HarnessError`."""
+    """Take one cell apart on ``images`` of the deck, by default the sample and two more.
+
+    Raises `UsageError` where there is no such cell or it cannot run here, `HarnessError` where it cannot be taken apart.
+    """
     cell = parse_cell(text)
     out = options.out or Path("harness-out").absolute() / f"bisect-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     chosen = replace(options, model=(cell.model,), backend=(cell.backend,), variant=(cell.variant,), device=(cell.device,))
@@ -72,7 +79,7 @@ def locate(text: str, options: Options, images: tuple[str, ...]) -> Located:
     if planned is None:
         raise UsageError(f"there is no cell {cell}", "`harness list` shows backends and their variants.")
     if not planned.runs:
-        raise HarnessError(f"{cell} cannot run here: {planned.broken or planned.unmet}", "Choose another cell.")
+        raise UsageError(f"{cell} cannot run here: {planned.broken or planned.unmet}", "Choose another cell.")
     names = [image.id for image in plan.deck.images]
     for image in images:
         if image not in names:
@@ -95,7 +102,8 @@ def _located(cell: Cell, found: Observation | None, out: Path) -> Located:
     if found is None:
         raise HarnessError(f"{cell} was stopped before it was taken apart")
     if found.error is not None and not found.stages:
-        raise HarnessError(f"{cell} cannot be taken apart: {found.error.message}", "Its backend gives no stages, or did not open.")
+        opens = f"harness run --model {cell.model} --backend {cell.backend} --variant {cell.variant} --check contract.opens"
+        raise HarnessError(f"{cell} cannot be taken apart: {found.error.message}", f"Does it open at all? {opens}")
     made = next(out.glob(f"observations/*/{REPRODUCER}"), None)
     if made is not None:
         shutil.rmtree(out / REPRODUCER, ignore_errors=True)

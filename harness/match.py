@@ -83,7 +83,29 @@ def canonical(detections: Detections, indices: NDArray[np.intp]) -> NDArray[np.i
     """The indices, each once, in an order that depends only on the values of the detections."""
     held = np.flatnonzero(np.bincount(indices))
     x1, y1, x2, y2 = detections.boxes_xyxy_px[held].T
-    return held[np.lexsort((detections.scores[held], detections.labels[held], y2, x2, y1, x1))]
+    order = held[np.lexsort((detections.scores[held], detections.labels[held], y2, x2, y1, x1))]
+    again = np.ones(max(len(order) - 1, 0), np.bool_)
+    for column in _columns(detections):
+        equal = column[order[1:]] == column[order[:-1]]
+        again &= equal.all(axis=1) if equal.ndim > 1 else equal
+    if not again.any():
+        return order
+    # Equal in all of these: what the task adds settles the order, if anything does.
+    place = np.concatenate([[0], np.cumsum(~again)]).tolist()
+    settled = sorted(range(len(order)), key=lambda rank: (place[rank], _added(detections, int(order[rank]))))
+    return order[settled]
+
+
+def _columns(detections: Detections) -> tuple[NDArray[np.generic], ...]:
+    return detections.boxes_xyxy_px, detections.labels, detections.scores
+
+
+def _added(detections: Detections, index: int) -> tuple[bytes, ...]:
+    """Raw mask, keypoints and mask of one detection, as bytes."""
+    arrays = [column[index].tobytes() for column in (detections.raw_masks, detections.keypoints) if column is not None]
+    if detections.masks is not None:
+        arrays += [detections.masks.origins_xy_px[index].tobytes(), detections.masks.crops[index].tobytes()]
+    return tuple(arrays)
 
 
 def _possible(reference: Detections, candidate: Detections) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -116,8 +138,8 @@ def _assign(reference: Detections, candidate: Detections, pairs: NDArray[np.intp
     """Those of ``pairs`` that together weigh most.
 
     Exact ties are settled by value, never by position: both sides are put in one canonical order first, and the lesser side is
-    taken as the rows, so that ``match(a, b)`` is ``match(b, a).swapped()``. Only detections that are equal in box, class and
-    score can still change places.
+    taken as the rows, so that ``match(a, b)`` is ``match(b, a).swapped()``. Only detections that are equal in every
+    output can still change places.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -146,8 +168,7 @@ def _others(indices: NDArray[np.intp], length: int) -> NDArray[np.intp]:
 
 
 def _key(detections: Detections, order: NDArray[np.intp]) -> tuple[int, bytes, bytes, bytes]:
-    columns = (detections.boxes_xyxy_px, detections.labels, detections.scores)
-    boxes, labels, scores = (column[order].tobytes() for column in columns)
+    boxes, labels, scores = (column[order].tobytes() for column in _columns(detections))
     return len(detections), boxes, labels, scores
 
 

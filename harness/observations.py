@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -24,7 +23,8 @@ from harness import ledger
 from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.document import printable
 from harness.errors import HarnessError, InvalidRun, RunFolderError
-from harness.types import Effective, Job, JobError, Observation, Restoration, StageReport, TimingPoint
+from harness.integrity import write_whole
+from harness.types import Effective, Job, JobError, Observation, Reply, Restoration, StageReport, TimingPoint
 
 OBSERVATION_FILE = "observation.json"
 ANSWERS_FILE = "answers.npz"
@@ -75,6 +75,7 @@ class _Document(BaseModel):
     notes: tuple[str, ...]
     stages: tuple[StageReport, ...] = ()
     declined: Mapping[str, str]
+    replies: Mapping[str, Reply] = Field(default_factory=dict)
     error: JobError | None
 
 
@@ -101,8 +102,8 @@ def write_observation(folder: Path, observation: Observation) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / OBSERVATION_FILE).unlink(missing_ok=True)
-        _replace(folder / ANSWERS_FILE, packed)
-        _replace(folder / OBSERVATION_FILE, document.model_dump_json(indent=1).encode())
+        write_whole(folder / ANSWERS_FILE, packed)
+        write_whole(folder / OBSERVATION_FILE, document.model_dump_json(indent=1).encode())
     except OSError as error:
         raise RunFolderError(
             f"cannot write the observation of {observation.job} to {folder}: {error.strerror or error}",
@@ -132,19 +133,6 @@ def read_observation(folder: Path) -> Observation:
     except (ValidationError, ValueError, KeyError, BadZipFile, HarnessError) as error:
         raise InvalidRun(f"the observation in {folder} is damaged: {error}", "Run its job again.") from error
     return Observation(answers=answers, ledgers=ledgers, **{name: getattr(document, name) for name in _PLAIN})
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside ``path``, force it to the disk, then rename: the name never shows half a file."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _pack(answers: Mapping[str, Detections]) -> tuple[tuple[_Answer, ...], Arrays]:

@@ -32,7 +32,7 @@ OPTIONS = (
     Option("device", "list", "cpu or cuda. Default: what is here.", "NAME"),
     Option("check", "list", "A check to judge, such as parity.boxes. Default: all.", "ID"),
     Option("adapter", "list", "One more backend, from a file: docs/adapters.md says how to write it.", "FILE.py:NAME"),
-    Option("require", "list", "Fail when this backend, model or device was not checked.", "NAME"),
+    Option("require", "list", "Fail unless this backend, model or device was checked.", "NAME"),
     Option("quick", "flag", "One model a family, a small deck, no timing."),
     Option("full", "flag", "Every variant of every model."),
     Option("out", "one", "The run's folder. Default: harness-out/<date and time>.", "DIR"),
@@ -109,5 +109,7 @@ def _positive(name: str, value: Any, kind: type[float | int]) -> float:
     except ValueError:
         number = kind(0)
     if not number > 0:
-        raise UsageError(f"--{name.replace('_', '-')} {value!r} is no positive number", "Example: --job-seconds 300")
+        option = f"--{name.replace('_', '-')}"
+        wanted, example = ("whole number", "2") if kind is int else ("number", "300" if name == "job_seconds" else "6")
+        raise UsageError(f"{option} {value!r} is no {wanted} above 0", f"Example: {option} {example}")
     return number

@@ -67,6 +67,13 @@ def match_segments(reference: Panoptic, candidate: Panoptic) -> SegmentMatching:
     return SegmentMatching(tuple(pairs), missing, extra)
 
 
+def match_to_truth(truth: Panoptic, answer: Panoptic | None) -> SegmentMatching:
+    """As `match_segments`; of who gives no segments, or those of another size, all of the truth's are missing."""
+    if answer is None or answer.ids.shape != truth.ids.shape:
+        return SegmentMatching(missing=truth.segments, extra=() if answer is None else answer.segments)
+    return match_segments(truth, answer)
+
+
 def panoptic_quality(matchings: Iterable[SegmentMatching]) -> float:
     """PQ in 0..1 over a deck, the mean over categories; NaN where neither side has a segment."""
     tallies: dict[Category, _Tally] = defaultdict(_Tally)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ _COSTS_S = {
     Purpose.FIDELITY: 6.0,
     Purpose.BEHAVIOUR: 2.5,
     Purpose.PRECISION: 8.0,
+    Purpose.SERVING: 8.0,
     Purpose.FLOOR: 2.5,
     Purpose.TIMING: 6.0,
 }
@@ -58,7 +59,8 @@ class PlannedCell:
     """A cell with all that is known of it before it runs.
 
     ``unmet`` says why it cannot run (a library is not installed, the backend declines); ``broken`` is the cause where a library
-    is installed but does not work: such cells are errored, not declined. ``timed`` says whether its batch curve is surveyed.
+    is installed but does not work: such cells are errored, not declined. ``timed`` says whether its batch curve is surveyed,
+    ``served`` whether its sessions take requests (`harness.adapters.ServedSession`).
     """
 
     cell: Cell
@@ -68,6 +70,7 @@ class PlannedCell:
     unmet: str | None = None
     broken: str | None = None
     timed: bool = True
+    served: bool = False
 
     @property
     def runs(self) -> bool:
@@ -95,13 +98,13 @@ def plan_cells(
     adapters: Mapping[str, Adapter],
     origins: Mapping[str, str],
     devices: Sequence[str],
-    states: Mapping[str, State],
+    state_of: Callable[[str], State],
 ) -> tuple[PlannedCell, ...]:
     """All cells of the run, the reference of each model first. Raises `UnknownName` and `UsageError`.
 
     ``of_scope`` holds the models of a default and of a quick run in which none is named; a full run has all. ``origins`` maps an
-    adapter's name to what a worker loads it by; ``devices`` are those that exist here; ``states`` maps an importable module's name
-    to its state.
+    adapter's name to what a worker loads it by; ``devices`` are those that exist here; ``state_of`` gives the state of
+    an importable module, and is asked of those alone that a cell needs.
 
     Mended variants are run for, and batch curves surveyed on, the models that were named, in a full run all, else the first of each
     family: what these show hardly depends on the model, and takes half of the time. A quick run has neither.
@@ -116,11 +119,13 @@ def plan_cells(
     known = {variant.id for adapter in adapters.values() for variant in adapter.variants}
     for variant in request.variants:
         if variant not in known:
-            raise UnknownName("variant", variant, known)
+            theirs = {own.id for backend in request.named for own in adapters[backend].variants}
+            raise UnknownName("variant", variant, theirs or known)
+    _match_variants(request, {name: adapters[name] for name in (*chosen_backends, *request.files)})
     backends = [REFERENCE[0], *(name for name in chosen_backends if name != REFERENCE[0])]
     cells = [
         dataclasses.replace(
-            _planned(models[model], adapters[backend], origins[backend], variant, device, devices, states),
+            _planned(models[model], adapters[backend], origins[backend], variant, device, devices, state_of),
             timed=request.scope == "full" or (model in close and variant.mends is None),
         )
         for model in chosen_models
@@ -130,8 +135,24 @@ def plan_cells(
         if _wanted(request, adapters[backend], variant, device, chosen_devices, model in close)
     ]
     if not any(not cell.is_reference or REFERENCE[0] in chosen_backends for cell in cells):
-        raise UsageError("nothing to check: no backend has such a variant", "`harness list` shows backends and their variants.")
+        raise UsageError(
+            "nothing to check: these backends have no variant for such a run", "Name one with --variant; see `harness list`."
+        )
     return tuple(cells)
+
+
+def _match_variants(request: Request, chosen: Mapping[str, Adapter]) -> None:
+    """Every variant that was asked for is one of a chosen backend's, and every backend that was named has one of them."""
+    if not request.variants:
+        return
+    owned = {name: [variant.id for variant in adapter.variants] for name, adapter in chosen.items()}
+    for name in request.named:
+        if not set(owned[name]) & set(request.variants):
+            asked = " or ".join(map(repr, request.variants))
+            raise UsageError(f"{name} has no variant {asked}", f"Its variants: {', '.join(owned[name])}")
+    for variant in request.variants:
+        if not any(variant in ids for ids in owned.values()):
+            raise UsageError(f"no backend that was chosen has the variant {variant!r}", "`harness list` shows whose it is.")
 
 
 def _looked_at_closely(request: Request, chosen: Sequence[str], models: Mapping[str, ModelSpec]) -> Sequence[str]:
@@ -179,15 +200,16 @@ def _planned(
     variant: Variant,
     device: str,
     devices: Sequence[str],
-    states: Mapping[str, State],
+    state_of: Callable[[str], State],
 ) -> PlannedCell:
-    cell = PlannedCell(Cell(spec.id, adapter.name, variant.id, device), spec, variant, origin)
+    served = bool(getattr(adapter, "serves", False))
+    cell = PlannedCell(Cell(spec.id, adapter.name, variant.id, device), spec, variant, origin, served=served)
     # What a backend cannot do it cannot do with working libraries either.
     declined = adapter.declines(spec, variant, device)
     if declined is not None:
         return dataclasses.replace(cell, unmet=declined)
     for module in dict.fromkeys((spec.family, *adapter.requires)):
-        state = states.get(module, State())
+        state = state_of(module)
         if state.broken is not None:
             return dataclasses.replace(cell, broken=state.broken)
         if state.absent is not None:
@@ -203,7 +225,7 @@ def checks_for(cell: PlannedCell) -> tuple[Check, ...]:
 def _applies(check: Check, cell: PlannedCell) -> bool:
     if check.id == "contract.opens" or not cell.runs:
         return check.id == "contract.opens"
-    if check.suite == "throughput" and not cell.timed:
+    if (check.suite == "throughput" and not cell.timed) or (check.suite == "serving" and not cell.served):
         return False
     is_origin = cell.is_reference and cell.cell.device == "cpu"
     if check.at == "lower":

@@ -53,6 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "covers(row): the row of docs/coverage.md that this test covers.")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Outside the checkout the project's own tests are left out: an editable install shows them beside the demands."""
+    root = Path(__file__).resolve().parents[1]
+    return True if collection_path == root / "suites" / "meta" and config.rootpath != root else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise a demand over its cells."""
     marker = metafunc.definition.get_closest_marker("check")

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +67,7 @@ class Forker:
         self._variables = variables
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._parents: dict[int, subprocess.Popen[str]] = {}
         self._pids: dict[int, int] = {}
         self._statuses: dict[int, int] = {}
@@ -98,6 +99,8 @@ class Forker:
                 self._process.wait(GRACE_S)
             if self._process.poll() is None:
                 self._process.kill()
+        if self._listener is not None:
+            self._listener.join(GRACE_S)
 
     def status(self, number: int) -> int | None:
         """The exit status of job ``number``, None while it runs."""
@@ -119,18 +122,20 @@ class Forker:
                     env={**os.environ, **self._variables},
                     start_new_session=True,
                 )
-            threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+            self._listener.start()
         return self._process
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
-        for line in process.stdout or ():
-            message: dict[str, Any] = json.loads(line)
-            with self._changed:
-                if "pid" in message:
-                    self._pids[message["id"]] = message["pid"]
-                elif "status" in message:
-                    self._statuses[message["id"]] = os.waitstatus_to_exitcode(message["status"])
-                self._changed.notify_all()
+        with process.stdout or nullcontext(()) as lines:
+            for line in lines:
+                message: dict[str, Any] = json.loads(line)
+                with self._changed:
+                    if "pid" in message:
+                        self._pids[message["id"]] = message["pid"]
+                    elif "status" in message:
+                        self._statuses[message["id"]] = os.waitstatus_to_exitcode(message["status"])
+                    self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
 

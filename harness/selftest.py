@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import __version__
 from harness.live import Key, LiveRun, Plan
 from harness.options import Options
 from harness.types import Cell, Record, Status
@@ -27,7 +29,8 @@ _WRONG = frozenset({Status.FAILED, Status.ERRORED, Status.MISSING, Status.INCONC
 class Outcome:
     """By name: ``faults`` whether its check caught it and passes the real backend, ``honest`` whether no check objects to it.
 
-    ``caught_by`` is the check that each fault was held against; ``wrong`` says in words what did not go as it must.
+    ``caught_by`` is the check that each fault was held against; ``wrong`` says in words what did not go as it must; ``version`` is
+    that of detection-harness, ``day`` an ISO date in UTC.
     """
 
     model: str
@@ -35,6 +38,8 @@ class Outcome:
     caught_by: Mapping[str, str]
     honest: Mapping[str, bool]
     wrong: tuple[str, ...] = ()
+    version: str = ""
+    day: str = ""
 
     @property
     def kill_rate(self) -> float:
@@ -124,7 +129,10 @@ def _outcome(records: Mapping[tuple[str, str], Record]) -> Outcome:
     for adapter in liars.HONEST:
         told = [record for (_, backend), record in records.items() if backend == adapter.name]
         objections = [record for record in told if record.status in _WRONG]
-        honest[adapter.name] = bool(told) and not objections
+        check = liars.SHOWN_BY.get(adapter.name)
+        idle = check is not None and records[check, adapter.name].measures == records[check, adapter.truth.name].measures
+        honest[adapter.name] = bool(told) and not objections and not idle
+        wrong += [f"{adapter.name} is honest, and answers as the real backend does, number by number: it varies nothing"] * idle
         wrong += [f"{adapter.name} is honest: {record.check} {record.status} ({record.reason})" for record in objections]
     caught_by = {fault.adapter.name: fault.check for fault in liars.FAULTS}
-    return Outcome(liars.MODEL, faults, caught_by, honest, tuple(wrong))
+    return Outcome(liars.MODEL, faults, caught_by, honest, tuple(wrong), __version__, datetime.now(UTC).date().isoformat())

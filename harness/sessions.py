@@ -25,7 +25,7 @@ class Detector:
     def __init__(self, session: DetectorSession | GraphSession, order: Order, kind: Family, defaults: dict[str, str]) -> None:
         self._graph = session if isinstance(session, GraphSession) else None
         self._owner = session if isinstance(session, DetectorSession) else None
-        self._session = session
+        self.session = session
         self._order = order
         self._family = kind
         self._defaults = defaults
@@ -34,7 +34,7 @@ class Detector:
     @property
     def effective(self) -> Effective:
         """What the runtime says it did."""
-        return self._session.effective
+        return self.session.effective
 
     @property
     def restored(self) -> Restored | None:
@@ -44,7 +44,7 @@ class Detector:
     @property
     def batching(self) -> str:
         """How several images in one call are run, in words: the adapter's own ``batching``, else a plain statement."""
-        said = getattr(self._session, "batching", None)
+        said = getattr(self.session, "batching", None)
         return str(said) if said else ("requests through run_many" if self._processor else "the backend's own predict")
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
@@ -68,9 +68,9 @@ class Detector:
 
     def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
         """Images of unequal sizes in one call of the library. Raises `Unavailable`, in words, where the backend cannot."""
-        if not isinstance(self._session, MixedSession):
+        if not isinstance(self.session, MixedSession):
             raise Unavailable(f"Images of unequal sizes never go into one call; several images are run as {self.batching}.")
-        return self._session.predict_mixed(images)
+        return self.session.predict_mixed(images)
 
     def synchronise(self) -> None:
         """Wait for the device, so that a clock read afterwards means what it says."""
@@ -79,10 +79,11 @@ class Detector:
             torch.cuda.synchronize()
 
     def restoration(self) -> Restoration | None:
-        """What came back, hashed; None where the backend gives no live object."""
+        """What came back, hashed; None where the backend gives no live object and says nothing of what it keeps beside a graph."""
         back = self.restored
         if back is None:
-            return None
+            attached = getattr(self.session, "attached", None)
+            return None if attached is None else restoration(None, None, attached)
         text = None if back.config is None else self._family.config_text(back.config)
         changed = tuple(sorted(f"{key}: {was} -> {now}" for key, was, now in self._changes()))
         return restoration(back.module, text, back.attached, defaults_changed=changed)

@@ -33,7 +33,8 @@ _HEAD = """\
 # What is covered
 
 Made by `python -m harness.traceability --write` from `docs/rows.toml`, the `covers` marks in `suites/` and the outcomes last
-recorded in `docs/outcomes.json`; a test compares. A row is *done* only when a test that uses the real component has passed.
+recorded in `docs/outcomes.json`; a test compares. *Open*: nothing yet. *Partly*: some of it is built and tested. *Done*: all of it
+is, and a test that uses the real component has passed.
 """
 
 

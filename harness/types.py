@@ -121,6 +121,8 @@ class Purpose(StrEnum):
     """Open the moved artifact; short sequences of calls: twice, after a blank picture, in batches, held; one thread."""
     PRECISION = "precision"
     """Open the moved artifact; answer the deck of a thousand objects and more that lower precision is judged on; one thread."""
+    SERVING = "serving"
+    """Post one picture in every kind of file, and what clients do wrong, to a service; one thread."""
     FLOOR = "floor"
     """The reference again, with other thread counts and equal-size batches: the noise of the reference itself."""
     TIMING = "timing"
@@ -188,7 +190,7 @@ class Restoration:
 
     ``config`` is the family's text of the configuration, None where the route keeps none; ``attached`` is what the caller stored
     beside the model (labels, metadata, custom objects, signatures), as JSON; ``defaults_changed`` names process-wide settings
-    that opening changed (default dtype, default device, grad mode).
+    that opening changed (default dtype, default device, grad mode). Not ``live``: what was stored beside a graph, without a module.
     """
 
     tensors: tuple[TensorDigest, ...]
@@ -196,6 +198,7 @@ class Restoration:
     config: str | None
     attached: Mapping[str, Json]
     defaults_changed: tuple[str, ...]
+    live: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +223,15 @@ class TimingPoint:
     kind: str
     predict_s: tuple[float, ...]
     warmup_calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a service said to one request: its HTTP status, its content type, and words where there is something to tell."""
+
+    status: int
+    kind: str
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +261,8 @@ class StageReport:
     @property
     def words(self) -> str:
         """The stage and how it differs, in a line: by a shape or a whole number where it does, which say most."""
-        if self.error:
-            return f"{self.stage}: {self.error}"
         if not self.differences:
-            return self.stage
+            return f"{self.stage}: {self.error}" if self.error else self.stage
         told = min(self.differences, key=lambda difference: difference.level > 0)
         return f"{self.stage}: {told.words} on image {told.image}"
 
@@ -267,6 +277,8 @@ class Observation:
     the same process or save what it loaded: the artifact's other jobs run all the same.
 
     The reference's parity observation has ``ledgers``, by image id: what it weighed up.
+
+    Serving observations name answers and ``replies`` as `harness.wire.run` says.
 
     Behaviour observations name their answers as `harness.behaviour.told` reads them; ``declined`` says in words, by case, what
     the backend cannot be asked.
@@ -291,6 +303,7 @@ class Observation:
     stages: tuple[StageReport, ...] = ()
     declined: Mapping[str, str] = field(default_factory=dict)
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    replies: Mapping[str, Reply] = field(default_factory=dict)
     error: JobError | None = None
 
 

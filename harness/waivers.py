@@ -10,24 +10,24 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from harness.errors import InvalidWaivers
+from harness.errors import InvalidWaivers, UnknownName
 from harness.types import Cell, Record, Status
 
 
 def _names(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if not value or (isinstance(value, str) and value != "*"):
-        raise ValueError('is "*" or a list of names')
+    if not value or (isinstance(value, str) and value != "*") or (not isinstance(value, str) and "*" in value):
+        raise ValueError('is "*" by itself, for all, or a list of names')
     return value
 
 
@@ -50,7 +50,9 @@ class Waiver(BaseModel):
     ``device`` are lists of names or ``"*"``. ``kind`` says whose it is to mend: ours, upstream's, or
     never anyone's (the documented route cannot do it). ``stage`` is the first stage that differs; ``finding`` the anchor in
     ``docs/findings.md``. ``when`` maps packages to version ranges (PEP 440), all of which must hold; ``precision``, where given,
-    must be the effective one. ``expires`` is the last day on which it holds.
+    must be the effective one; ``says``, where given, must stand in the record's reason, such as an exception's name. ``unsteady``
+    says that chance decides whether the check fails, as where memory is read that nobody wrote: a pass does not make it stale.
+    ``expires`` is the last day on which it holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +68,9 @@ class Waiver(BaseModel):
     stage: Sentence
     finding: Sentence
     when: Annotated[Mapping[str, Annotated[str, AfterValidator(_specifier)]], Field(min_length=1)]
-    precision: str | None = None
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = None
+    says: Sentence | None = None
+    unsteady: bool = False
     expires: date
 
     def covers(self, check: str, cell: Cell) -> bool:
@@ -107,9 +111,33 @@ def load_waivers(*folders: Path) -> tuple[Waiver, ...]:
         for waiver in _read(path):
             twin = next((other for other in found if other.id == waiver.id), None)
             if twin is not None:
-                raise InvalidWaivers(f"{path.name}: the id {waiver.id!r} is taken in {twin.backend}.toml", "Give it another id.")
+                where = f"twice in {path.name}" if twin.backend == waiver.backend else f"in {twin.backend}.toml too"
+                raise InvalidWaivers(f"{path}: the id {waiver.id!r} is taken: it stands {where}", "Give it another id.")
             found.append(waiver)
     return tuple(found)
+
+
+def check_names(
+    waivers: Iterable[Waiver], models: Collection[str], variants: Mapping[str, Collection[str]], devices: Collection[str]
+) -> tuple[str, ...]:
+    """Raise `InvalidWaivers` where a waiver names a model, a variant or a device that does not exist.
+
+    ``variants`` holds those of each backend. Gives the backends that do not exist here: one that is given as a file, or that
+    another package brings, may be there in the next run.
+    """
+    strangers = []
+    for waiver in waivers:
+        if waiver.backend not in variants:
+            strangers.append(waiver.backend)
+        named = {"model": (waiver.model, models), "device": (waiver.device, devices)}
+        if waiver.backend in variants:
+            named["variant"] = (waiver.variant, variants[waiver.backend])
+        for kind, (names, valid) in named.items():
+            for name in () if names == "*" else names:
+                if name not in valid:
+                    unknown = UnknownName(kind, name, valid)
+                    raise InvalidWaivers(f"{waiver.backend}.toml, waiver {waiver.id}: {unknown.what}", unknown.cure)
+    return tuple(dict.fromkeys(strangers))
 
 
 def apply(
@@ -118,8 +146,8 @@ def apply(
     """The record as it stands once known divergences are taken into account.
 
     Failed or errored and waived in range: status waived. Passed although waived in range: still passed, with `Record.waiver` set
-    to the stale waiver. Where only expired or out-of-range waivers are about the record, its status stays and its reason says
-    why. Every other status is left as it is.
+    to the stale waiver, save where that is unsteady. Where only expired or out-of-range waivers are about the record, its status
+    stays and its reason says why. Every other status is left as it is.
     """
     if record.status not in (Status.FAILED, Status.ERRORED, Status.PASSED):
         return record
@@ -128,7 +156,11 @@ def apply(
         if not waiver.covers(record.check, record.cell):
             continue
         why_not = f"expired on {waiver.expires}" if today > waiver.expires else waiver.outside(versions, precision)
+        if not why_not and waiver.says is not None and record.status is not Status.PASSED and waiver.says not in record.reason:
+            why_not = f"the reason does not say {waiver.says}"
         if not why_not:
+            if waiver.unsteady and record.status is Status.PASSED:
+                return record
             status = Status.PASSED if record.status is Status.PASSED else Status.WAIVED
             stage = waiver.stage if status is Status.WAIVED else ""
             return dataclasses.replace(record, status=status, waiver=waiver.id, stage=stage)
@@ -146,9 +178,10 @@ def _read(path: Path) -> Iterator[Waiver]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidWaivers(f"{path.name}: {error}", "See docs/waivers.md for the format.") from error
     entries = document.pop("waiver", [])
-    if document or not isinstance(entries, list):
-        unknown = ", ".join(document) or "waiver"
-        raise InvalidWaivers(f"{path.name}: {unknown} is not a [[waiver]] entry", "See docs/waivers.md for the format.")
+    if not isinstance(entries, list):
+        raise InvalidWaivers(f"{path.name}: waiver stands in single brackets", "Begin each entry with [[waiver]].")
+    if document:
+        raise InvalidWaivers(f"{path.name}: {', '.join(document)} is not a [[waiver]] entry", "See docs/waivers.md for the format.")
     for number, entry in enumerate(entries, 1):
         waiver = _entry(path, number, entry)
         for check in waiver.check:
@@ -164,8 +197,17 @@ def _entry(path: Path, number: int, entry: object) -> Waiver:
         return Waiver.model_validate({**entry, "backend": path.stem})
     except ValidationError as error:
         name = entry.get("id", number)
-        faults = "; ".join(f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(map(_fault, error.errors()))
         raise InvalidWaivers(f"{path.name}, waiver {name}: {faults}", "See docs/waivers.md for the format.") from error
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"the key {key} is missing"
+    if fault["type"] == "extra_forbidden":
+        return f"there is no key {key}"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}"
 
 
 def _version(text: str) -> Version:

@@ -25,7 +25,7 @@ import numpy as np
 
 from harness import isolation
 from harness.environment import usable_cores
-from harness.errors import Broken, HarnessError, Unavailable
+from harness.errors import Broken, HarnessError, Unavailable, told
 from harness.observations import write_observation
 from harness.redaction import redacted
 from harness.types import Cell, Job, JobError, Load, ModelSpec, Observation, Purpose, Variant
@@ -134,9 +134,8 @@ class _Stage:
 
 def _describe(error: Exception, stage: str, order: Order) -> JobError:
     kind = "unavailable" if isinstance(error, Unavailable) else "broken" if isinstance(error, Broken) else "raised"
-    message = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
     detail = "".join(traceback.format_exception(error))[-6000:]
-    return JobError(kind, stage, redacted(message, order.folders)[:2000], redacted(detail, order.folders))
+    return JobError(kind, stage, redacted(told(error), order.folders)[:2000], redacted(detail, order.folders))
 
 
 def _prepare_runtime(order: Order) -> None:
@@ -265,6 +264,21 @@ def _behaviour(order: Order, stage: _Stage) -> Observation:
         return Observation(order.job, answers=answers, declined=declined, effective=detector.effective, open_s=open_s)
 
 
+def _serving(order: Order, stage: _Stage) -> Observation:
+    from harness import wire
+    from harness.adapters import ServedSession
+
+    stage.enter("import")
+    _prepare_runtime(order)
+    stage.enter("open")
+    with _opened(order, Path(order.artifact)) as detector:
+        session = detector.session
+        if not isinstance(session, ServedSession):
+            raise HarnessError(f"a {type(session).__name__} takes no requests", "See harness.adapters.ServedSession.")
+        answers, replies = wire.run(session, order.spec, _picture(order, order.sample), stage.enter)
+        return Observation(order.job, answers=answers, replies=replies, effective=detector.effective)
+
+
 def _timing(order: Order, stage: _Stage) -> Observation:
     from harness.clock import batch_curve
 
@@ -309,8 +323,12 @@ def _operators(order: Order, stage: _Stage, candidate: Candidate, reports: Seque
         return ()
     stage.enter(f"operators of {first.stage}")
     pixels, out = _picture(order, first.differences[0].image), Path(order.observation) / REPRODUCER
-    verdict = dig(candidate, first.stage, pixels, Path(order.scratch) / "operators", out)
-    return ("this backend exports no graph: there are no operators to look at",) if verdict is None else (verdict.words,)
+    try:
+        verdict = dig(candidate, first.stage, pixels, Path(order.scratch) / "operators", out)
+    except Exception as error:  # noqa: BLE001 - the stages are known, whatever becomes of the operators
+        return (f"those of {first.stage} could not be looked at: {redacted(told(error), order.folders)[:600]}",)
+    unlike = "what this backend exports is neither ONNX nor IR: there are no operators to look at"
+    return (unlike,) if verdict is None else (verdict.words,)
 
 
 _JOBS = {
@@ -319,6 +337,7 @@ _JOBS = {
     Purpose.FIDELITY: _answers,
     Purpose.BEHAVIOUR: _behaviour,
     Purpose.PRECISION: _answers,
+    Purpose.SERVING: _serving,
     Purpose.FLOOR: _answers,
     Purpose.TIMING: _timing,
     Purpose.STAGES: _stages,

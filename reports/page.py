@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from harness.document import RecordLine, WaiverEntry
 from harness.errors import HarnessError, RunFolderError
 from harness.journal import Run
+from harness.memory import collector_paused
 from harness.reports import numerals, wording
 from harness.reports.matrix import SIGNS, Matrix, Square, matrix
 from harness.reports.overlays import overlays
@@ -46,6 +48,7 @@ class Entry:
     asks: str
 
 
+@collector_paused()
 def render_page(run: Run) -> str:
     """The page, one file that asks for nothing outside itself. Raises `PageTooLarge` above 25 MB."""
     style, script = _part("page.css"), _part("page.js")
@@ -109,6 +112,7 @@ def write_page(run: Run, path: Path) -> str | None:
     return f"the page is {numerals.size(size)}; above 25 MB it would be refused" if size > WARN_BYTES else None
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -126,6 +130,7 @@ def _environment() -> Environment:
         "counted": numerals.counted,
         "name": wording.name,
         "prose": wording.prose,
+        "figures": wording.figures,
         "sentence": wording.sentence,
         "moment": wording.moment,
         "option": wording.option,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 from harness.journal import Run
@@ -15,6 +16,9 @@ from harness.types import Cell, Record, Status
 
 TROUBLE = (Status.FAILED, Status.ERRORED, Status.MISSING)
 """What makes a run not hold, in the order it is told."""
+
+MOST_CHARACTERS = 500
+"""Of a reason in a terminal and at the head of a page: some libraries raise pages of text, and the finding below has the whole."""
 
 MOST_FINDINGS = 50
 """Findings told in full by a summary; GitHub cuts a step summary off at 1 MiB."""
@@ -36,6 +40,12 @@ class Finding:
     def sentence(self) -> str:
         """The reason as a sentence."""
         return sentence(self.reason)
+
+    @property
+    def beginning(self) -> str:
+        """The sentence, or so much of it as a summary has room for."""
+        whole = self.sentence
+        return whole if len(whole) <= MOST_CHARACTERS else shorten(whole, MOST_CHARACTERS, placeholder=" ...")
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -97,7 +107,8 @@ def _headline(run: Run, found: tuple[Finding, ...]) -> str:
         return f"{cut}Of {verdicts}, {told}, on {figure(len(concerned))} of {counted(len(all_cells), 'cell')}."
     if not counts[Status.PASSED] and not counts[Status.WAIVED]:
         return f"{cut}Nothing was compared: no check passed or failed."
-    waived = f", save {counted(counts[Status.WAIVED], 'known divergence')}" if counts[Status.WAIVED] else ""
+    known = counted(len(_known(run)), "known divergence")
+    waived = f", save {known} ({counted(counts[Status.WAIVED], 'verdict')})" if counts[Status.WAIVED] else ""
     open_ends = f" {counted(counts[Status.INCONCLUSIVE], 'verdict')} could not be settled." if counts[Status.INCONCLUSIVE] else ""
     passed = counted(counts[Status.PASSED], "check")
     return f"{cut}Every backend that was checked answers as it must{waived}: {passed} passed.{open_ends}"
@@ -112,12 +123,8 @@ def _asides(run: Run) -> Iterator[str]:
     """What a reader must know beside the failures."""
     for notice in run.header.notices:
         yield f"{notice.subject} {notice.state}: {stopped(notice.reason)} {notice.cure}".strip()
-    waived = [record for record in run.verdicts if record.status is Status.WAIVED]
-    if waived:
-        # Many waivers tell of one finding: that is what a reader knows it by.
-        findings = {waiver.id: waiver.finding.rpartition("#")[2] for waiver in run.header.waivers}
-        names = listed(dict.fromkeys(findings.get(record.waiver or "") or record.waiver or "unnamed" for record in waived))
-        yield f"Waived as known: {counted(len(waived), 'verdict')} ({names})."
+    if waived := run.counts[Status.WAIVED]:
+        yield f"Waived as known: {counted(waived, 'verdict')} ({listed(_known(run))})."
     yield from _stale(run)
     unsettled = [record for record in run.verdicts if record.status is Status.INCONCLUSIVE]
     if len(unsettled) > MOST_ASIDES:
@@ -128,6 +135,13 @@ def _asides(run: Run) -> Iterator[str]:
     if not run.header.tested_versions.inside:
         differing = listed(run.header.tested_versions.differing) or "which ones is not recorded"
         yield f"Outside the tested versions: {differing}."
+
+
+def _known(run: Run) -> tuple[str, ...]:
+    """The findings that waived verdicts are told in, once each: many waivers tell of one, and a reader knows it by its name."""
+    named = {waiver.id: waiver.finding.rpartition("#")[2] for waiver in run.header.waivers}
+    waivers = (record.waiver or "" for record in run.verdicts if record.status is Status.WAIVED)
+    return tuple(dict.fromkeys(named.get(waiver) or waiver or "unnamed" for waiver in waivers))
 
 
 def _stale(run: Run) -> Iterator[str]:
@@ -159,7 +173,7 @@ def text_summary(run: Run) -> str:
     lines = [told.headline, ""]
     for finding in told.findings[:MOST_FINDINGS]:
         lines.append(f"  {finding.status.upper():8} {finding.subject}: {finding.what}")
-        lines.append(f"           {finding.sentence}")
+        lines.append(f"           {finding.beginning}")
         command = finding.records[0].reproduce
         lines += [f"           $ {command}"] if command else []
     lines += _rest(told.findings)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 
 from markupsafe import Markup, escape
+
+from harness.reports import numerals
+from harness.types import Measure
 
 BREAKS = re.compile(r"(?<=[/_:])(?=\w)|(?=[\[@])")
 CODE = re.compile(r"`([^`]+)`")
 
 
+@lru_cache(4096, typed=True)
 def name(words: object) -> Markup:
     """An identifier that may break after a slash or underscore and before a bracket, so that it fits a phone."""
     parts = BREAKS.split(str(words))
@@ -19,9 +25,21 @@ def name(words: object) -> Markup:
 def prose(words: object) -> Markup:
     """A sentence; what stands between backticks is set as code."""
     parts = CODE.split(str(words))
+    if len(parts) == 1:
+        return escape(parts[0])
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
     )
+
+
+def figures(measures: Iterable[Measure]) -> Markup:
+    """A record's figures in one line, each with its unit and its level."""
+    told = []
+    for measure in measures:
+        value = escape(f"{measure.name} {numerals.figure(measure.value)} {measure.unit}".rstrip())
+        level = "" if measure.level is None else f' <span class="sub">level {numerals.level(measure.level)}</span>'
+        told.append(f"{value}{level}")
+    return Markup("; ".join(told))  # noqa: S704 - what is the run's own is escaped above
 
 
 def stopped(words: str) -> str:

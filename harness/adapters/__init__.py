@@ -6,8 +6,8 @@ else. ``docs/adapters.md`` builds one in under 60 lines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -24,13 +24,15 @@ class Restored:
 
     ``module`` is the ``torch.nn.Module``; ``config`` whatever configuration the route keeps (None where it keeps none);
     ``attached`` the stored labels, metadata, custom objects and signatures, under the keys of `Model.attached`; ``native`` the
-    objects that replace `Model.native` when the loaded model is saved once more.
+    objects that replace `Model.native` when the loaded model is saved once more; ``in_force`` what holds of the process while
+    the session predicts, such as autocast: who asks the module itself does so within it.
     """
 
     module: Any
     config: Any = None
     attached: Mapping[str, Any] = field(default_factory=dict)
     native: Mapping[str, Any] = field(default_factory=dict)
+    in_force: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @runtime_checkable
@@ -51,7 +53,10 @@ class DetectorSession(Protocol):
 
 @runtime_checkable
 class GraphSession(Protocol):
-    """A backend that runs a graph of named tensors; the harness adds the family's preprocessing and postprocessing."""
+    """A backend that runs a graph of named tensors; the harness adds the family's preprocessing and postprocessing.
+
+    One that keeps labels, metadata and the like beside the graph has them as ``attached``, under the keys of `Model.attached`.
+    """
 
     @property
     def effective(self) -> Effective:
@@ -70,6 +75,22 @@ class MixedSession(Protocol):
 
     def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
         """One answer an image, in order, of one call. Raises `harness.errors.Unavailable` where this artifact's route cannot."""
+
+
+@runtime_checkable
+class ServedSession(Protocol):
+    """What a session may offer besides, whose adapter says ``serves = True``: a detector behind HTTP.
+
+    ``token`` is what requests need, None where the service knows none.
+    """
+
+    token: str | None
+
+    def post(self, route: str, body: bytes, kind: str, token: str | None) -> tuple[int, str, bytes]:
+        """Post to the route ``detect`` or ``draw`` (404 where there is none); status, content type and body of the reply."""
+
+    def read(self, body: bytes, picture: bytes) -> Detections:
+        """The detections in the reply to a picture file that ``detect`` answered with 200."""
 
 
 Session = DetectorSession | GraphSession

@@ -1,31 +1,38 @@
 """A model that went through BentoML's model store: saved, found by tag, loaded.
 
 The artifact folder is the ``BENTOML_HOME``. Detectron2 takes the documented ``bentoml.detectron`` route with the module or with a
-`DefaultPredictor`, torchvision ``bentoml.pytorch``; what these lose is lost here too. The ``..._mended`` variants add the one
-line that a user needs where the documented route does not do.
+`DefaultPredictor`, torchvision ``bentoml.pytorch``, and ``bentoml.torchscript`` and ``bentoml.onnx`` with its traced graph; what
+these lose is lost here too. ``plain`` is the store itself, with files of our own (`harness.serving.store`). The ``..._mended``
+variants add the one line that a user needs where the documented route does not do.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from harness.adapters import Restored
 from harness.adapters.detectron2_predictor import predict_each
+from harness.adapters.onnxruntime_session import OrtSession, quiet_onnxruntime
 from harness.adapters.torch_eager import effective_of, full_fp32, read_spec
+from harness.adapters.torchscript_module import TorchscriptSession
 from harness.errors import Unavailable
 from harness.families import family
 from harness.families.detectron2_configs import lazy_spec
+from harness.serving.bentoml_home import bentoml_home
+from harness.tracing import Signature, expected_warnings, export_onnx
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
-    from harness.detections import Detections, Pixels
+    from harness.adapters import GraphSession
+    from harness.detections import Detections, Pixels, Tensors
     from harness.families import Model
     from harness.types import ModelSpec
 
@@ -33,32 +40,17 @@ _RECEIPT = "receipt.json"
 _SPEC = "spec.json"
 _WEIGHTS = "saved_model.pth"
 _CONFIG = "config"
-_FAMILY_OF_ROUTE = {"module": "detectron2", "predictor": "detectron2", "pytorch": "torchvision"}
-_ENVIRONMENT = {"BENTOML_DO_NOT_TRACK": "True"}
-
-
-@contextmanager
-def _store(home: Path) -> Iterator[None]:
-    """BentoML with its store in ``home``, telemetry off.
-
-    ``BENTOML_HOME`` does for a process that imports BentoML only now. One that holds a store already (a second artifact) is
-    pointed to this one as BentoML's own tests do it: the library has no public way.
-    """
-    before = {name: os.environ.get(name) for name in ("BENTOML_HOME", *_ENVIRONMENT)}
-    os.environ.update({"BENTOML_HOME": str(home), **_ENVIRONMENT})
-    from bentoml._internal.configuration.containers import BentoMLContainer
-    from bentoml._internal.models import ModelStore
-
-    models = home / "models"
-    models.mkdir(exist_ok=True)
-    try:
-        BentoMLContainer.model_store.set(ModelStore(models))
-        yield
-    finally:
-        BentoMLContainer.model_store.reset()
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ.update({} if value is None else {name: value})
+_FAMILY_OF_ROUTE = {
+    "module": "detectron2",
+    "predictor": "detectron2",
+    "pytorch": "torchvision",
+    "torchscript": "torchvision",
+    "onnx": "torchvision",
+}
+_GRAPHS = ("torchscript", "onnx")
+_ONNX_OPSET = 17
+_METHOD = {"onnx": "run"}
+"""What a route calls the method of a signature that is its only one; `Model.attached` says ``__call__``."""
 
 
 class StoreSession:
@@ -104,6 +96,31 @@ class StoreSession:
         return family(self._spec.family).construct(self._spec)[1] if self._config is None else self._config
 
 
+class StoredGraphSession:
+    """A traced graph that the store gave back, and what lay beside it."""
+
+    batching = "a loop over the images"
+
+    def __init__(self, graph: GraphSession, attached: Mapping[str, Any]) -> None:
+        self._graph, self.attached = graph, attached
+
+    @property
+    def effective(self) -> Effective:
+        """The graph's own."""
+        found = self._graph.effective
+        return replace(
+            found, provider=f"BentoML model store, {found.provider}", versions={**found.versions, "bentoml": version("bentoml")}
+        )
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """The graph's own."""
+        return self._graph.run(tensors)
+
+    def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
+        """The graph's own."""
+        return self._graph.run_many(batch)
+
+
 class BentomlStore:
     """`save_model`, `get` and `load_model` of the module that BentoML has for the family."""
 
@@ -115,11 +132,16 @@ class BentomlStore:
         Variant("predictor_mended", build={"route": "predictor"}, open={"weights_from_store": True}, mends="predictor"),
         Variant("pytorch", build={"route": "pytorch"}),
         Variant("pytorch_mended", build={"route": "pytorch"}, open={"weights_only": False}, mends="pytorch"),
+        Variant("torchscript", build={"route": "torchscript"}, base=False),
+        Variant("onnx", build={"route": "onnx"}, base=False),
+        Variant("plain", build={"route": "plain"}, base=False),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
         """Each route is for one family, and Detectron2's for models of a ``CfgNode``."""
         route = variant.build["route"]
+        if route == "plain":
+            return None
         if model.family == _FAMILY_OF_ROUTE[route]:
             lazy = model.family == "detectron2" and lazy_spec(model)
             return "bentoml.detectron rebuilds a model from a CfgNode; this one is made from a LazyConfig." if lazy else None
@@ -128,39 +150,124 @@ class BentomlStore:
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Save the model into a store in ``artifact``, with exactly the objects of `Model.attached`."""
         name = model.spec.id.lower()
-        with _store(artifact):
-            import bentoml
+        if variant.build["route"] == "plain":
+            from harness.serving.store import PlainStore
 
-            match variant.build["route"]:
-                case "module":
-                    stored = bentoml.detectron.save_model(name, model.module, config=model.config, **model.attached)
-                case "predictor":
-                    stored = bentoml.detectron.save_model(name, model.native["predictor"], **model.attached)
-                case _:
-                    stored = bentoml.pytorch.save_model(name, model.module, **model.attached)
-        (artifact / _RECEIPT).write_text(json.dumps({"tag": str(stored.tag)}))
+            tag = str(PlainStore(artifact).save(name, model))
+        else:
+            tag = _saved(name, model, variant.build["route"], artifact)
+        (artifact / _RECEIPT).write_text(json.dumps({"tag": tag}))
         (artifact / _SPEC).write_text(json.dumps(asdict(model.spec), default=dict, indent=1))
 
     @contextmanager
-    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[StoreSession]:
+    def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[StoreSession | StoredGraphSession]:
         """Get the model by its tag and load it for ``device``."""
         tag = json.loads((artifact / _RECEIPT).read_text())["tag"]
         spec = read_spec(artifact / _SPEC)
         with full_fp32():
-            with _store(artifact):
-                import bentoml
+            if variant.build["route"] == "plain":
+                yield _from_plain(artifact, tag, device)
+            elif variant.build["route"] in _GRAPHS:
+                yield _graph_from_library(artifact, tag, variant, device)
+            else:
+                yield _from_library(artifact, tag, variant, device, spec)
 
-                backend = bentoml.pytorch if variant.build["route"] == "pytorch" else bentoml.detectron
-                stored = backend.get(tag)
-                options: dict[str, Any] = {"device_id": device}
-                if "weights_only" in variant.open:
-                    options["weights_only"] = variant.open["weights_only"]
-                if variant.open.get("weights_from_store"):
-                    stored.custom_objects[_CONFIG].MODEL.WEIGHTS = stored.path_of(_WEIGHTS)
-                loaded = backend.load_model(stored, **options)
-                attached = _attached(stored)
-                session = StoreSession(spec, loaded, stored.custom_objects.get(_CONFIG), attached)
-            yield session
+
+def _saved(name: str, model: Model, route: str, home: Path) -> str:
+    """The library's own `save_model`; returns the tag."""
+    with bentoml_home(home):
+        import bentoml
+
+        match route:
+            case "module":
+                stored = bentoml.detectron.save_model(name, model.module, config=model.config, **model.attached)
+            case "predictor":
+                stored = bentoml.detectron.save_model(name, model.native["predictor"], **model.attached)
+            case "torchscript":
+                with expected_warnings():
+                    stored = bentoml.torchscript.save_model(name, _traced(model, home), **model.attached)
+            case "onnx":
+                signatures = {_METHOD["onnx"]: model.attached["signatures"]["__call__"]}
+                stored = bentoml.onnx.save_model(name, _exported(model, home), **{**model.attached, "signatures": signatures})
+            case _:
+                stored = bentoml.pytorch.save_model(name, model.module, **model.attached)
+    return str(stored.tag)
+
+
+def _from_plain(home: Path, tag: str, device: str) -> StoreSession:
+    """An entry of `PlainStore`; its labels and metadata as BentoML itself tells them."""
+    from harness.serving.store import PlainStore
+
+    entry = PlainStore(home).get(tag)
+    module, config = entry.load(device)
+    with bentoml_home(home):
+        import bentoml
+
+        info = bentoml.models.get(tag).info
+    attached = {**entry.attached, "labels": dict(info.labels), "metadata": dict(info.metadata)}
+    return StoreSession(entry.spec, module, config, attached)
+
+
+def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: ModelSpec) -> StoreSession:
+    """The library's own `get` and `load_model`."""
+    with bentoml_home(home):
+        import bentoml
+
+        backend = bentoml.pytorch if variant.build["route"] == "pytorch" else bentoml.detectron
+        stored = backend.get(tag)
+        options: dict[str, Any] = {"device_id": device}
+        if "weights_only" in variant.open:
+            options["weights_only"] = variant.open["weights_only"]
+        if variant.open.get("weights_from_store"):
+            stored.custom_objects[_CONFIG].MODEL.WEIGHTS = stored.path_of(_WEIGHTS)
+        loaded = backend.load_model(stored, **options)
+        return StoreSession(spec, loaded, stored.custom_objects.get(_CONFIG), _attached(stored))
+
+
+def _traced(model: Model, artifact: Path) -> Any:
+    """The graph as a ``ScriptModule``; the names of its tensors, which TorchScript does not keep, go beside the store."""
+    import torch
+
+    with torch.no_grad():
+        traced = torch.jit.trace(model.graph.module, tuple(model.graph.example.values()), strict=False, check_trace=False)
+    Signature.of(model.graph, f"torch.jit.trace {version('torch')}").write(artifact)
+    return traced
+
+
+def _exported(model: Model, artifact: Path) -> Any:
+    """The graph as an ``onnx.ModelProto``."""
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        exporter = export_onnx(model.graph, Path(folder) / "model.onnx", _ONNX_OPSET)
+        found = onnx.load(str(Path(folder) / "model.onnx"))
+    Signature.of(model.graph, exporter).write(artifact)
+    return found
+
+
+def _graph_from_library(home: Path, tag: str, variant: Variant, device: str) -> StoredGraphSession:
+    """The library's own `get` and `load_model` of a graph."""
+    route, signature = variant.build["route"], Signature.read(home)
+    graph: GraphSession
+    with bentoml_home(home), expected_warnings():
+        import bentoml
+
+        backend = getattr(bentoml, route)
+        stored = backend.get(tag)
+        if route == "onnx":
+            options = quiet_onnxruntime().SessionOptions()
+            options.intra_op_num_threads = variant.open.get("threads", 0)
+            providers = ["CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"]
+            session = backend.load_model(stored, session_options=options, providers=providers)
+            graph = OrtSession(session, Path(stored.path_of("saved_model.onnx")), signature)
+        else:
+            import torchvision  # noqa: F401 - whoever loads a trace imports the library whose operators it calls by name
+
+            graph = TorchscriptSession(backend.load_model(stored, device_id=device).eval(), device, signature)
+        attached = _attached(stored)
+    method = _METHOD.get(route, "__call__")
+    signatures = {"__call__" if name == method else name: value for name, value in attached["signatures"].items()}
+    return StoredGraphSession(graph, {**attached, "signatures": signatures})
 
 
 def _attached(stored: Any) -> dict[str, Any]:

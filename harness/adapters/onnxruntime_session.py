@@ -41,7 +41,7 @@ _CPU = "CPUExecutionProvider"
 _ONNX = "model.onnx"
 
 
-def _onnxruntime() -> Any:
+def quiet_onnxruntime() -> Any:
     """ONNX Runtime with its telemetry off: it would otherwise keep an id and a database under HOME and upload events.
 
     The variable is the only full opt-out. The library reads it once, while it is imported.
@@ -145,7 +145,7 @@ class OnnxruntimeSession:
 
         A provider that cannot start makes ONNX Runtime fall back to the CPU without an error: `OrtSession.effective` tells.
         """
-        onnxruntime = _onnxruntime()
+        onnxruntime = quiet_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = variant.open.get("threads", 0)
         if not variant.open.get("optimise", True):

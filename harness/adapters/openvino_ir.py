@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -155,15 +156,20 @@ class OpenvinoIr:
         mend = variant.build.get("mend", False)
         resized = mend and model.spec.family == "torchvision"
         graph = graph_of_two(model) if variant.build.get("images") == 2 else graph_with_size(model) if resized else model.graph
-        converted, exporter = _converted(graph, variant.build.get("route", "torch"))
+        route = variant.build.get("route", "torch")
+        converted, exporter = _converted(graph, route)
         if mend:
             _divide_in_float(converted)
-        limits = limits_px(model) if resized else None
         if variant.build.get("int8", False):
             exporter = f"{exporter}, nncf.quantize {version('nncf')}"
-            converted = _quantised(converted, model, Signature.of(graph, exporter, limits), weighted_alone=mend)
+        signature = Signature.of(graph, exporter, limits_px(model) if resized else None)
+        if route == "onnx":
+            # The exporter drops an input that no node reads.
+            signature = replace(signature, inputs=tuple(port.any_name for port in converted.inputs))
+        if variant.build.get("int8", False):
+            converted = _quantised(converted, model, signature, weighted_alone=mend)
         openvino.save_model(converted, artifact / "model.xml", compress_to_fp16=variant.build["compress_to_fp16"])
-        Signature.of(graph, exporter, limits).write(artifact)
+        signature.write(artifact)
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
@@ -209,11 +215,13 @@ def _quantised(converted: Any, model: Model, signature: Signature, *, weighted_a
 
     As it comes, NNCF quantises every operation that the CPU plugin can run in int8, those that make boxes of anchors among them:
     ``docs/findings/nncf_box_arithmetic.py``. With ``weighted_alone`` it is told to leave all but the weighted layers. Raises
-    `HarnessError` where the model comes without pictures.
+    `HarnessError` where the model comes without pictures, or is a stage that takes none.
     """
     import nncf
 
     processor = family(model.spec.family).processor(model.spec)
+    if not model.graph.example.keys() <= processor.prepare(model.sample).keys():
+        raise HarnessError("int8 learns its ranges from pictures", "A stage that takes none cannot be quantised by itself.")
     tensors = [list(signature.ordered(processor.prepare(picture)).values()) for picture in model.calibration()]
     if not tensors:
         raise HarnessError(f"{model.spec.id} has no pictures to calibrate with", "Give the model some: Model.calibration.")

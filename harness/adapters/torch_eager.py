@@ -126,25 +126,25 @@ class EagerSession:
         backbone = getattr(self._module, "backbone", None)
         compiled = getattr(backbone, "_compiled_call_impl", None) is not None
         how = "PyTorch, backbone compiled" if compiled else "PyTorch eager"
-        with self.as_asked():
+        with self._in_force():
             return effective_of(self._module, how, ("torch", self._spec.family), self._layers.gave if self._layers else ())
 
     @property
     def restored(self) -> Restored:
-        """The module and the configuration it was made from."""
-        return Restored(self._module, self._config)
+        """The module, the configuration it was made from, and what a variant has in force."""
+        return Restored(self._module, self._config, in_force=self._in_force)
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
         """`Family.predict`."""
-        with self.as_asked():
+        with self._in_force():
             return family(self._spec.family).predict(self._module, self._config, images, self._margins)
 
     def predict_mixed(self, images: Sequence[Pixels]) -> list[Detections]:
         """`Family.predict`, all images in one call of the module."""
-        with self.as_asked():
+        with self._in_force():
             return family(self._spec.family).predict(self._module, self._config, images, self._margins, mixed=True)
 
-    def as_asked(self) -> AbstractContextManager[None]:
+    def _in_force(self) -> AbstractContextManager[None]:
         """What a variant other than the reference changes of the process, for as long as it answers."""
         if {"bf16", "torch_threads"}.isdisjoint(self._options):
             return nullcontext()
@@ -205,7 +205,7 @@ class TorchEager:
 
         spec = read_spec(artifact / _SPEC)
         module, config = family(spec.family).construct(spec)
-        _fill(module, load_file(artifact / _TENSORS))
+        fill(module, load_file(artifact / _TENSORS))
         with full_fp32():
             module.to(device).eval()
             if variant.open.get("compile"):
@@ -213,7 +213,8 @@ class TorchEager:
             yield EagerSession(spec, module, config, variant.open)
 
 
-def _fill(module: Any, tensors: dict[str, Any]) -> None:
+def fill(module: Any, tensors: Mapping[str, Any]) -> None:
+    """Copy stored tensors into a module. Raises `HarnessError` unless names, shapes and dtypes are the module's own."""
     import torch
 
     targets = state_of(module)

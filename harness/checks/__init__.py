@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from harness.detections import Panoptic
 from harness.types import Cell, Image, Json, Measure, ModelSpec, Observation, Purpose, Status, Variant
 
 
@@ -21,7 +22,7 @@ class Evidence:
     ``observed`` and ``reference`` hold one observation a purpose (the reference is ``torch_eager`` on the same model and device);
     ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this check, in order;
     ``sample`` is the id of the picture that was used for export; ``truth`` gives what those images show, in COCO form, image ids
-    from 1 in their order.
+    from 1 in their order; ``segments`` their panoptic segments by image id, empty where the deck does not say.
     """
 
     cell: Cell
@@ -33,6 +34,7 @@ class Evidence:
     images: tuple[Image, ...]
     truth: Callable[[], Mapping[str, Json]]
     sample: str = ""
+    segments: Callable[[], Mapping[str, Panoptic]] = dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +76,22 @@ class Check:
 
 
 # Below the nouns, because each of these modules needs them.
-from harness.checks import behaviour, contract, fidelity, kept, outputs, parity, pictures, precision, reference, throughput  # noqa: E402
+from harness.checks import (  # noqa: E402
+    behaviour,
+    contract,
+    fidelity,
+    kept,
+    outputs,
+    parity,
+    pictures,
+    precision,
+    reference,
+    serving,
+    throughput,
+)
 from harness.checks.rules import judge  # noqa: E402
 
-_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, kept, throughput)
+_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, kept, serving, throughput)
 CHECKS: Mapping[str, Check] = MappingProxyType({check.id: check for module in _MODULES for check in module.CHECKS})
 """Every check by id, in the order of the page."""
 

@@ -40,11 +40,11 @@ def _by_name(restoration: Restoration) -> Mapping[str, TensorDigest]:
     return {tensor.name: tensor for tensor in restoration.tensors}
 
 
-def kept_differences(saved: Restoration, found: Restoration, *, kept_only: bool = False) -> Iterator[str]:
-    """What differs in config and attachments; with ``kept_only``, a route that keeps none of a kind is not blamed for it."""
-    if saved.config != found.config and not (kept_only and found.config is None):
+def kept_differences(saved: Restoration, found: Restoration, *, config: bool = True, attached: bool = True) -> Iterator[str]:
+    """What differs in config and attachments, of those that the route keeps."""
+    if config and saved.config != found.config:
         yield f"the config differs: {_first_line(saved.config, found.config)}"
-    if kept_only and not found.attached:
+    if not attached:
         return
     for key, value in saved.attached.items():
         if key not in found.attached:

@@ -38,7 +38,7 @@ def weights(evidence: Evidence) -> Judgement:
             reason = f"opened for the {observation.job.purpose} job: {words}"
             return Judgement(Status.FAILED, reason, len(saved.tensors), tensor_measures(saved, restored))
         compared += len(saved.tensors)
-    silent = [p for p in _OPENED if evidence.observed[p].restored is None and evidence.observed[p].error is None]
+    silent = [p for p in _OPENED if _of(evidence.observed[p]) is None and evidence.observed[p].error is None]
     if compared and silent:
         return Judgement(Status.FAILED, f"it gave back a live model, but none for the {silent[0]} job", compared)
     if not compared:
@@ -101,10 +101,14 @@ def attached(evidence: Evidence) -> Judgement:
     """Config and everything stored beside the model come back equal."""
     saved = evidence.observed[Purpose.BUILD].source
     compared = 0
-    for observation, restored in _restored(evidence):
+    came_back = list(_stored(evidence))
+    # A route that keeps none of a kind is not blamed for it; one that keeps it in one process keeps it in all.
+    config = any(restored.config is not None for _, restored in came_back)
+    stored = any(restored.attached for _, restored in came_back)
+    for observation, restored in came_back:
         if saved is None:
             return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
-        for words in kept_differences(saved, restored, kept_only=True):
+        for words in kept_differences(saved, restored, config=config, attached=stored):
             return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", max(compared, 1))
         compared += len(restored.attached) + (restored.config is not None)
     if not compared:
@@ -120,7 +124,7 @@ def resaved(evidence: Evidence) -> Judgement:
         return Judgement(Status.DECLINED, "it does not open in any process: see contract.opens")
     if build.error is not None:
         return Judgement(Status.ERRORED, broke(build))
-    if build.restored is None:
+    if _of(build) is None or build.restored is None:
         return Judgement(Status.DECLINED, f"{NO_OBJECT}: there is nothing to save once more")
     if build.resaved is None:
         return Judgement(Status.DECLINED, "this route cannot save what it loaded")
@@ -133,8 +137,18 @@ def resaved(evidence: Evidence) -> Judgement:
     return Judgement(Status.PASSED, f"{compared} tensors and attachments have the same content after a second save", compared)
 
 
+def _of(observation: Observation) -> Restoration | None:
+    """The live model that a job gave back; None where it gave none."""
+    return observation.restored if observation.restored is not None and observation.restored.live else None
+
+
 def _restored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
     """The jobs that gave back a live model, in the order in which they ran."""
+    return ((observation, restored) for observation, restored in _stored(evidence) if restored.live)
+
+
+def _stored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
+    """The jobs that gave back a live model, or what was stored beside a graph."""
     for purpose in Purpose:
         observation = evidence.observed.get(purpose)
         if observation is not None and observation.restored is not None:

@@ -56,9 +56,8 @@ def _at_fp32(judge: Measured, output: str, compares: tuple[Output, ...]) -> Judg
         if unfit is not None:
             return unfit
         if precision_class(evidence) != "fp32":
-            words = f"{precision_class(evidence)} is judged by average precision alone: see parity.kept"
-            if output == "panoptic":
-                words = f"panoptic quality is judged at fp32 alone, this is {precision_class(evidence)}"
+            judged_by = "panoptic quality" if output == "panoptic" else "average precision"
+            words = f"{precision_class(evidence)} is judged by {judged_by} alone: see parity.kept"
             return Judgement(Status.DECLINED, words)
         floor = noise_floor(evidence)
         return judge(evidence, compared(evidence, floor, compares), floor)

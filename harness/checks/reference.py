@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from harness import levels
 from harness.certificates import Limits
 from harness.checks import Check, Evidence, Judgement
@@ -130,20 +132,33 @@ def _faults(found: Comparison) -> Iterator[Fault]:
 
 
 def _output_faults(found: Comparison) -> Iterator[Fault]:
-    """The same of what a detector gives besides boxes, scores and classes, where it was compared; raw masks are not judged."""
+    """The same of what a detector gives besides boxes, scores and classes, where it was compared.
+
+    Only a reference says which pixels of a mask lie near its threshold, so that single flipped pixels are not counted; raw masks
+    may differ by as much as noise can ever excuse.
+    """
     for image in found.images:
         gone = [name for name in image.lost if name != "raw_masks"]
         if gone:
             yield Fault(f"it has no {' and no '.join(gone)} of the picture's size", image.image)
     masks, areas = found.column("mask_iou"), found.column("mask_area_px")
-    short = levels.mask_iou_level(areas) - masks
+    tiny = np.where(areas >= levels.MASK_GROSS_AREA_PX, levels.MASK_GROSS_IOU, 0.0)
+    short = np.maximum(levels.mask_iou_level(areas), tiny) - masks
     if short.max(initial=0.0) > 0.0:
         worst = int(short.argmax())
         yield Fault(f"two masks have an IoU of {masks[worst]:.4f}", found.pair("mask_iou", worst).image)
+    share = found.column("raw_mask_share")
+    if share.max(initial=0.0) > levels.RAW_SHARE_LIMIT:
+        where = found.pair("raw_mask_share", int(share.argmax())).image
+        yield Fault(f"a raw mask differs by {share.max():.3g} times its level, at most {levels.RAW_SHARE_LIMIT:g}", where)
     apart = found.column("keypoint_px")
     if apart.max(initial=0.0) > levels.KEYPOINT_PX:
         where = found.pair("keypoint_px", int(apart.argmax())).image
         yield Fault(f"a keypoint lies {apart.max():.2g} px off, level {levels.KEYPOINT_PX} px", where)
+    for image in found.images:
+        if image.segments is not None and (image.segments.missing or image.segments.extra):
+            alone = len(image.segments.missing) + len(image.segments.extra)
+            yield Fault(f"{alone} panoptic segments have no partner, level 0", image.image)
     if found.panoptic_quality < levels.PANOPTIC_QUALITY:
         words = f"the panoptic quality is {found.panoptic_quality:.4f}, level {levels.PANOPTIC_QUALITY}"
         yield Fault(words, min(found.images, key=_segment_quality).image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 
 from harness.checks import Check, Evidence, Judgement
@@ -13,12 +12,10 @@ _TOLD_BY = {
     Purpose.FIDELITY: "fidelity.only_carrier",
     Purpose.BEHAVIOUR: "contract.same_twice",
     Purpose.PRECISION: "parity.kept",
+    Purpose.SERVING: "serving.wire",
     Purpose.TIMING: "throughput.batch_curve",
 }
 """Where the error of a job is told; all others in ``contract.opens``."""
-
-_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-"""Some libraries print bold in their messages; a page has no use for it."""
 
 _KINDS = {
     "raised": "raised an exception",
@@ -58,8 +55,7 @@ def broke(observation: Observation) -> str:
     if error is None:
         raise ValueError(f"{observation.job} left no error")
     kind = _KINDS.get(error.kind, error.kind)
-    message = _TERMINAL_CODES.sub("", error.message)
-    return f"the {observation.job.purpose} job {kind} at the stage {error.stage!r}: {message}"
+    return f"the {observation.job.purpose} job {kind} at the stage {error.stage!r}: {error.message}"
 
 
 def _own_jobs(check: Check, evidence: Evidence) -> Judgement | None:

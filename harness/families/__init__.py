@@ -72,6 +72,8 @@ class Family(Protocol):
 
     name: str
     requires: tuple[str, ...]
+    first_label: int
+    """The library's own label of the first class: what `Detections` call 0."""
 
     def materialise(self, spec: ModelSpec, folder: Path) -> Path:
         """Write the source checkpoint as this library's users have it (one file in ``folder``); returns its path."""
@@ -102,6 +104,15 @@ class Family(Protocol):
 
     def config_text(self, config: Any) -> str:
         """The configuration as text, equal for equal configurations."""
+
+    def written_config(self, config: Any) -> str | None:
+        """All of a configuration as text that `config_of` reads; None for one that plain text cannot hold."""
+
+    def config_of(self, text: str) -> Any:
+        """The configuration that `written_config` wrote; no code in it is run. Raises `UnreadableConfig`."""
+
+    def module_of(self, config: Any) -> Any:
+        """The untrained module of a configuration, in training mode."""
 
 
 def whole_numbers(name: str, values: Any) -> NDArray[np.int64]:

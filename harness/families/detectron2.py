@@ -186,6 +186,7 @@ class _Detectron2:
 
     name = "detectron2"
     requires = ("torch", "detectron2")
+    first_label = 0
 
     def materialise(self, spec: ModelSpec, folder: Path) -> Path:
         """``model_final.pth`` as Detectron2's trainers leave it: ``{"model": state_dict}``, fp32."""
@@ -285,6 +286,10 @@ class _Detectron2:
     def config_text(self, config: Any) -> str:
         """`harness.families.detectron2_configs.text`."""
         return detectron2_configs.text(config)
+
+    written_config = staticmethod(detectron2_configs.written)
+    config_of = staticmethod(detectron2_configs.reread)
+    module_of = staticmethod(detectron2_configs.build_module)
 
 
 FAMILY = _Detectron2()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _KEYS = {"zoo", "file", "opts", "resnet"}
 _PLACES = ("MODEL.WEIGHTS", "MODEL.DEVICE", "OUTPUT_DIR")
+_FROZEN, _UNFROZEN = "# frozen", "# not frozen"
 _LAZY_PLACES = ("train.init_checkpoint", "train.output_dir", "train.device")
 
 
@@ -78,6 +79,30 @@ def text(config: Any) -> str:
     plain.defrost()
     plain.merge_from_list([item for key in _PLACES for item in (key, "")])
     return json.dumps(plain, sort_keys=True, indent=1)
+
+
+def written(config: Any) -> str | None:
+    """A ``CfgNode`` as plain YAML behind a line that says whether it was frozen; None for a LazyConfig, which holds objects."""
+    if is_lazy(config):
+        return None
+    return f"{_FROZEN if config.is_frozen() else _UNFROZEN}\n{config.dump()}"
+
+
+def reread(text: str) -> Any:
+    """The ``CfgNode`` that `written` wrote, keys of the user's own included. Raises `UnreadableConfig`."""
+    from detectron2.config import CfgNode, get_cfg
+
+    config = get_cfg()
+    config.set_new_allowed(True)
+    try:
+        # Plain YAML has no tuples: Detectron2's own defaults say which lists were some.
+        config.merge_from_other_cfg(CfgNode(CfgNode.load_cfg(text)))
+    except Exception as error:  # yacs and yaml raise a dozen types for what they cannot read
+        raise UnreadableConfig(f"the stored configuration cannot be read: {error}", "Save the model again.") from error
+    config.set_new_allowed(False)
+    if text.startswith(_FROZEN):
+        config.freeze()
+    return config
 
 
 def _name_or_words(value: Any) -> str:

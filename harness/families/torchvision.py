@@ -99,6 +99,7 @@ class TorchvisionFamily:
 
     name = "torchvision"
     requires = ("torch", "torchvision")
+    first_label = 1
 
     def materialise(self, spec: ModelSpec, folder: Path) -> Path:
         """A ``.pth`` file with a float32 ``state_dict``. Raises `harness.errors.WrongDigest`."""
@@ -133,7 +134,7 @@ class TorchvisionFamily:
                 f"{spec.id}: torchvision architecture {architecture!r}", f"Valid: {', '.join(sorted(ARCHITECTURES))}."
             )
         try:
-            return ARCHITECTURES[architecture](config), config
+            return self.module_of(config), config
         except KeyError as error:
             raise UnreadableConfig(f"{spec.id}: the configuration lacks {error}", "Compare with fixtures/models.py.") from error
 
@@ -206,6 +207,21 @@ class TorchvisionFamily:
     def config_text(self, config: Any) -> str:
         """JSON with sorted keys."""
         return json.dumps(config, sort_keys=True, indent=1)
+
+    def written_config(self, config: Any) -> str | None:
+        """JSON."""
+        return self.config_text(config)
+
+    def config_of(self, text: str) -> Any:
+        """The dictionary that was written."""
+        try:
+            return dict(json.loads(text))
+        except ValueError as error:
+            raise UnreadableConfig(f"the stored configuration cannot be read: {error}", "Save the model again.") from error
+
+    def module_of(self, config: Any) -> Any:
+        """As `construct` makes it of a spec's configuration."""
+        return ARCHITECTURES[str(config["architecture"])](config)
 
 
 _OUTPUTS = {"masks": ("masks",), "keypoints": ("keypoints", "keypoints_scores")}

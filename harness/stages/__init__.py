@@ -24,12 +24,28 @@ Env = dict[str, Any]
 """Every tensor of one picture's way through the stages, by name."""
 
 
+LISTS = frozenset(
+    {"pooled", "mask_pooled", "keypoint_pooled", "raw_masks", "masks", "keypoint_heatmaps", "keypoints", "keypoints_scores"}
+    | {"resized_keypoints"}
+)
+"""The first part of the names of tensors with a row for each detection or proposal, however many axes they have."""
+
+BOXES = frozenset({"proposals", "boxes", "resized_boxes", "selected.boxes"})
+"""The names, or their first part, of boxes: ``float32 [N, 4]``, xyxy in pixels."""
+
+
+def are_boxes(name: str) -> bool:
+    """Whether the tensor of this name holds boxes."""
+    return name in BOXES or name.partition(".")[0] in BOXES
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage. ``call`` takes the tensors ``inputs`` in order and gives a tuple in the order of ``outputs``.
 
     ``parts`` are the ``torch.nn.Module`` objects whose parameters it uses. ``rows`` names those outputs whose rows are a set: their
-    order, among rows of equal rank, carries no meaning. ``per_max`` is the level of its outputs, as a share of the largest value.
+    order, among rows of equal rank, carries no meaning. ``per_max`` is the level of its outputs, as a share of the largest value;
+    boxes have the level of boxes where that is narrower. What a tensor is, its name says: `LISTS`, `BOXES`.
     """
 
     name: str
@@ -85,6 +101,8 @@ def as_model(model: Model, stage: Stage, env: Mapping[str, Any]) -> Model:
 def _free_axes(name: str, tensor: Any) -> dict[int, str]:
     """Pictures and feature maps vary in height and width, lists in their length; sizes of two numbers do not vary."""
     plain = name.replace(".", "_")
+    if name.partition(".")[0] in LISTS:
+        return {0: f"{plain}_length"}
     if tensor.dim() == 4 and tensor.shape[0] == 1:
         return {2: f"{plain}_height", 3: f"{plain}_width"}
     if tensor.dim() == 3 and name in ("image", "sem_seg"):

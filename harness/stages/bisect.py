@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from harness import levels, stages
 from harness.adapters import GraphSession
-from harness.errors import HarnessError
+from harness.errors import HarnessError, told
 from harness.families import family
 from harness.types import StageDifference, StageReport
 
 if TYPE_CHECKING:
-    from harness.adapters import Adapter, Session
+    from harness.adapters import Adapter, Restored, Session
     from harness.detections import Pixels, Tensors
     from harness.families import Model
     from harness.stages import Env, Stage
@@ -71,8 +71,7 @@ def stage_reports(candidate: Candidate, pictures: Mapping[str, Pixels], artifact
         if session is None or isinstance(session, GraphSession):
             opened = exported(candidate, stages.walk(own, model.graph.example), scratch)
         elif session.restored is not None:
-            as_asked = getattr(session, "as_asked", nullcontext)
-            opened = _live(kind.stages(model.spec, session.restored.module), session.restored.module, as_asked)
+            opened = _live(kind.stages(model.spec, session.restored.module), session.restored)
         else:
             name = candidate.adapter.name
             raise HarnessError(f"{name} gives neither a graph nor a live object", "Only these can be taken apart into stages.")
@@ -80,9 +79,30 @@ def stage_reports(candidate: Candidate, pictures: Mapping[str, Pixels], artifact
             yield report(stage, envs, opened)
 
 
+NO_STAGE = "what is done to the picture before the first stage and to the last one's answer is no stage"
+"""Reading and channel order, scaling boxes back, pasting masks and combining segments, where the architecture does so outside."""
+
+
 def first_difference(reports: Sequence[StageReport]) -> StageReport | None:
-    """The first stage that differs, or that could not be asked; None where none does."""
-    return next((report for report in reports if report.differences or report.error), None)
+    """The first stage that differs; None where none does."""
+    return next((report for report in reports if report.differences), None)
+
+
+def conclusion(reports: Sequence[StageReport]) -> str:
+    """What follows from the reports, in words: the first stage that differs, or what could and could not be asked."""
+    first = first_difference(reports)
+    if first is not None:
+        return first.words
+    unasked = [report for report in reports if report.error]
+    empty = [report.stage for report in reports if not report.error and not report.compared]
+    rest = [f"{report.stage} could not be asked ({report.error})" for report in unasked[:1]]
+    rest += [f"nor could {', '.join(report.stage for report in unasked[1:])}"] if unasked[1:] else []
+    rest += [f"nothing was there to compare in {', '.join(empty)}"] if empty else []
+    asked = [report for report in reports if report.compared and not report.error]
+    if not asked:
+        return f"not found: {'; '.join(rest) or 'there is no stage to ask'}"
+    agree = "every stage" if not rest else "every other stage"
+    return "; ".join([f"none: {agree}, fed the reference's own input, answers as the reference's does", *rest, NO_STAGE])
 
 
 def report(stage: Stage, envs: Mapping[str, Env], opened: Opened) -> StageReport:
@@ -97,8 +117,7 @@ def report(stage: Stage, envs: Mapping[str, Env], opened: Opened) -> StageReport
                 compared += sum(value.size for value in expected.values())
                 found += differences(image, expected, answers, stage.rows, stage.per_max)
     except Exception as error:  # noqa: BLE001 - a backend that cannot do a stage by itself is told, and the next stage asked
-        message = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-        return StageReport(stage.name, len(envs), compared, tuple(found), message[:600])
+        return StageReport(stage.name, len(envs), compared, tuple(found), told(error)[:600])
     return StageReport(stage.name, len(envs), compared, tuple(found))
 
 
@@ -111,37 +130,56 @@ def differences(
 ) -> Iterator[StageDifference]:
     """The outputs that differ in shape, or beyond the level of raw tensors: ``per_max`` of the largest value and 1e-4 of each.
 
-    The outputs named ``rows`` are compared as sets of rows: in any order that makes them agree.
+    Boxes differ beyond the level of boxes too, which is narrower far out. Those outputs named ``rows`` that are expected are
+    compared as sets of rows: in any order that makes them agree.
     """
     aligned = dict(found)
-    if rows and all(np.shape(found[name]) == expected[name].shape for name in rows):
-        order = _row_order([expected[name] for name in rows], [np.asarray(found[name]) for name in rows])
-        aligned |= {name: np.asarray(found[name])[order] for name in rows}
+    together = [name for name in rows if name in expected]
+    if together and all(np.shape(found[name]) == expected[name].shape for name in together):
+        order = _row_order([expected[name] for name in together], [np.asarray(found[name]) for name in together])
+        aligned |= {name: np.asarray(found[name])[order] for name in together}
     for name, mine in expected.items():
         theirs = np.asarray(aligned[name])
         if mine.shape != theirs.shape:
             words = f"{name} has the shape {_shape(theirs)}, the reference's is {_shape(mine)}"
             yield StageDifference(image, name, words, float("inf"), 0.0)
             continue
-        excess, apart = _excess(mine, theirs, per_max)
+        level = _raw_level(mine, per_max)
+        if stages.are_boxes(name) and mine.ndim == 2 and mine.shape[1] == 4:
+            level = np.minimum(level, _box_level(mine))
+        excess, apart = _excess(mine, theirs, level)
         if excess.size and excess.max() > 1.0:
             worst = np.unravel_index(int(excess.argmax()), excess.shape)
-            level = float(apart[worst] / excess[worst]) if np.isfinite(excess[worst]) else 0.0
+            at = float(apart[worst] / excess[worst]) if np.isfinite(excess[worst]) else 0.0
             words = (
                 f"{int((excess > 1).sum())} of {mine.size} values of {name} {_shape(mine)} differ, the worst by {apart[worst]:.3g} "
-                f"at {list(map(int, worst))}: {theirs[worst]:.6g} instead of {mine[worst]:.6g}, level {level:.2g}"
+                f"at {list(map(int, worst))}: {theirs[worst]:.6g} instead of {mine[worst]:.6g}, level {at:.2g}"
             )
-            yield StageDifference(image, name, words, float(apart[worst]), level)
+            yield StageDifference(image, name, words, float(apart[worst]), at)
 
 
-def _excess(expected: NDArray[Any], found: NDArray[Any], per_max: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far apart in terms of the level, and in plain terms; infinite where one side alone is not a number."""
+def _raw_level(expected: NDArray[Any], per_max: float) -> NDArray[np.float64]:
+    values = np.abs(expected.astype(np.float64))
+    level: NDArray[np.float64] = per_max * values[np.isfinite(values)].max(initial=0.0) + levels.RAW_PER_VALUE * values
+    return level
+
+
+def _box_level(expected: NDArray[Any]) -> NDArray[np.float64]:
+    boxes = expected.astype(np.float64)
+    side = np.abs(boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+    return levels.box_reach_px(side)[:, None]
+
+
+def _excess(
+    expected: NDArray[Any], found: NDArray[Any], level: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How far apart in terms of the level, and in plain terms; infinite where one side alone is not a number.
+
+    Whole numbers have no level: they are equal or not.
+    """
     mine, theirs = expected.astype(np.float64), found.astype(np.float64)
     if not np.issubdtype(expected.dtype, np.floating):
-        apart = np.abs(mine - theirs)
-        return np.where(apart > 0, np.inf, 0.0), apart
-    finite = np.isfinite(mine)
-    level = per_max * np.abs(mine[finite]).max(initial=0.0) + levels.RAW_PER_VALUE * np.abs(mine)
+        return np.where(mine == theirs, 0.0, np.inf), np.where(np.isnan(theirs), np.inf, np.abs(mine - theirs))
     same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(mine - theirs))
@@ -200,10 +238,10 @@ def _graph(session: Session, name: str) -> GraphSession:
     return session
 
 
-def _live(own: Sequence[Stage], module: Any, as_asked: Callable[[], AbstractContextManager[None]]) -> Opened:
+def _live(own: Sequence[Stage], restored: Restored) -> Opened:
     """Stages of a live module, each run within what the session has in force while it predicts, such as autocast."""
     by_name = {stage.name: stage for stage in own}
-    place = next(iter(module.parameters())).device
+    place = next(iter(restored.module.parameters())).device
 
     @contextmanager
     def opened(stage: Stage) -> Iterator[Run]:
@@ -211,7 +249,7 @@ def _live(own: Sequence[Stage], module: Any, as_asked: Callable[[], AbstractCont
 
         def run(tensors: Tensors) -> Tensors:
             given = {name: torch.from_numpy(np.array(value)).to(place) for name, value in tensors.items()}
-            with as_asked():
+            with restored.in_force():
                 answers = stages.run(by_name[stage.name], given)
             # NumPy has no bf16.
             return {

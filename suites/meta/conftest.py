@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,17 @@ class Installed:
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         words = [str(self.bin / command[0]), *map(str, command[1:])]
         return subprocess.run(words, capture_output=True, text=True, cwd=self.home, env=environment, timeout=timeout_s, check=False)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch has one thread, as in a worker: on a few busy cores two of them mostly wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

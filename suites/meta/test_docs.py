@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.fixtures.models import DEFAULT_MODELS, MODELS
+from harness.handbook import checks_page
 
 if TYPE_CHECKING:
     from conftest import Installed
@@ -42,6 +43,13 @@ def test_ci_runs_the_readmes_test_command() -> None:
     assert f"({test})" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
+def test_ci_asks_what_tox_asks_with_detectron2() -> None:
+    (asked,) = re.findall(r"-m pytest (.* -k .*)$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    assert f"python -m pytest {asked}" == re.sub(r"\{posargs:(.*)\}$", r"\1", tox["testenv:detectron2"]["commands"].strip())
+
+
 def test_ci_checks_every_detector_that_ships() -> None:
     (others,) = re.findall(r"^others='([^']+)'", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted([*DEFAULT_MODELS, *others.split()]) == sorted(MODELS)
@@ -66,6 +74,10 @@ def test_options_that_are_named_exist(page: Path) -> None:
     commands = re.findall(r"^(?:\.venv/bin/)?harness run(.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     named = {option for command in commands for option in re.findall(r"--[a-z-]+", command)}
     assert {option for option in named if option not in known.stdout} == set()
+
+
+def test_the_page_of_checks_is_what_list_prints() -> None:
+    assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == checks_page(), "harness list --checks > docs/checks.md"
 
 
 def test_tox_builds_at_most_two_environments_with_torch_by_default() -> None:

@@ -34,6 +34,7 @@ MAY_IMPORT_THEM = (
     "harness/serving/",
     "harness/tracing.py",
     "fixtures/",
+    "harness/drawing.py",
 )
 REFERENCE = "torch_eager"
 
@@ -72,7 +73,10 @@ def test_the_rules_look_at_something() -> None:
 
 
 def test_libraries_under_test_are_never_imported_at_import_time() -> None:
-    wrong = [(name_of(path), name) for path in SHIPPED for name in imports(at_import_time(tree_of(path))) if name in UNDER_TEST]
+    # What `bentoml serve` loads is BentoML's from its first line.
+    theirs = {"harness/serving/service.py"}
+    shipped = [path for path in SHIPPED if name_of(path) not in theirs]
+    wrong = [(name_of(path), name) for path in shipped for name in imports(at_import_time(tree_of(path))) if name in UNDER_TEST]
     assert wrong == []
 
 

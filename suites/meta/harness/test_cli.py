@@ -41,8 +41,8 @@ def harness(*words: str | Path, cwd: Path | None = None, **variables: str) -> su
         (["--adapter", "nowhere"], "file.py:NAME"),
         (["--quick", "--full"], "exclude each other"),
         (["--waivers", "nowhere"], "holds no waivers"),
-        (["--job-seconds", "soon"], "no positive number"),
-        (["--backend", "openvino_ir", "--variant", "pytorch"], "nothing to check"),
+        (["--job-seconds", "soon"], "no number above 0"),
+        (["--backend", "openvino_ir", "--variant", "pytorch"], "openvino_ir has no variant 'pytorch'"),
         (["--quick", "--check", "throughput.batch_curve"], "timings not of a quick run"),
     ],
 )

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness import document, observations
+from harness import document, integrity
 from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.document import Header
 from harness.errors import InvalidRun, RunFolderError
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_no_half_observation(tmp_path: Path, monkeypatch: pyt
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(observations.os, "fsync", full)
+    monkeypatch.setattr(integrity.os, "fsync", full)
     with pytest.raises(RunFolderError, match="No space left"):
         write_observation(tmp_path, Observation(Job(CELL, Purpose.PARITY)))
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from harness.checks import Judgement
 from harness.live import LiveRun, Plan
 from harness.options import Options
 from harness.plan import job
-from harness.types import Cell, JobError, Observation, Purpose, Record, Status
+from harness.types import Cell, JobError, Observation, Purpose, Record, StageDifference, StageReport, Status
 
 CELL = Cell("tv_fasterrcnn_tiny", "onnxruntime_session", "f32", "cpu")
 
@@ -50,6 +50,36 @@ def test_answers_that_cannot_be_judged_are_errored_and_told(
     assert record.status is Status.ERRORED
     assert "ValueError: operands could not be broadcast together" in record.reason
     assert written == [record]
+
+
+@pytest.mark.parametrize(
+    ("check", "stage"),
+    [
+        ("parity.scores", "pooler: 3 of 9 values of pooled differ on image even_0"),
+        ("contract.batch", "pooler: 3 of 9 values of pooled differ on image even_0"),
+        ("contract.effective", ""),
+        ("fidelity.answers", ""),
+    ],
+)
+def test_a_failure_of_answers_names_the_first_stage_that_differs_and_looks_once(
+    run: LiveRun, monkeypatch: pytest.MonkeyPatch, check: str, stage: str
+) -> None:
+    asked: list[list[str]] = []
+
+    def take_apart(cell: Cell, images: list[str]) -> Observation:
+        asked.append(images)
+        differs = StageDifference("even_0", "pooled", "3 of 9 values of pooled differ", 0.5, 1e-4)
+        reports = (StageReport("backbone", 3, 900), StageReport("pooler", 3, 9, (differs,)))
+        return Observation(job(cell, Purpose.STAGES), stages=reports)
+
+    monkeypatch.setattr(run, "_waivers", ())
+    monkeypatch.setattr(run._executor, "take_apart", take_apart, raising=False)
+    monkeypatch.setattr(live, "judge", lambda *_: Judgement(Status.FAILED, "it differs", 3, image="crowded"))
+    record = run.verdict(check, CELL)
+    assert record.stage == stage
+    run.verdict("parity.boxes", CELL)
+    assert len(asked) == 1
+    assert ("crowded" in asked[0], run.plan.deck.sample in asked[0]) == (True, True)
 
 
 @pytest.mark.parametrize(("kind", "status"), [("raised", Status.WAIVED), ("timeout", Status.ERRORED), ("memory", Status.ERRORED)])

@@ -53,6 +53,12 @@ def test_a_limit_that_is_no_positive_number_is_refused(value: str) -> None:
         Options.of({"job_seconds": value})
 
 
+@pytest.mark.parametrize("value", ["2.5", "0"])
+def test_lanes_are_whole(value: str) -> None:
+    with pytest.raises(UsageError, match=rf"--lanes '{value}' is no whole number above 0\n  Example: --lanes 2"):
+        Options.of({"lanes": value})
+
+
 def test_quick_and_full_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="exclude"):
         Options.of({"quick": True, "full": True})

@@ -57,7 +57,15 @@ def planned(
     adapters: dict[str, Named] = ADAPTERS,
 ) -> tuple[PlannedCell, ...]:
     of_scope = {"quick": ("one",), "default": [name for name in models if name != "rare"]}
-    return plan_cells(request, models, of_scope, adapters, {name: name for name in adapters}, devices, states or {})
+    return plan_cells(
+        request,
+        models,
+        of_scope,
+        adapters,
+        {name: name for name in adapters},
+        devices,
+        lambda module: (states or {}).get(module, State()),
+    )
 
 
 def names(cells: tuple[PlannedCell, ...]) -> list[str]:
@@ -91,6 +99,18 @@ def test_the_reference_is_there_even_when_not_asked_for() -> None:
     assert names(planned(Request(models=("one",), backends=("picky",)))) == ["one/torch_eager[fp32]@cpu", "one/picky[base]@cpu"]
 
 
+def test_no_library_is_asked_for_that_no_cell_needs() -> None:
+    asked: list[str] = []
+
+    def state_of(module: str) -> State:
+        asked.append(module)
+        return State()
+
+    scopes = {"quick": ["one"], "default": list(MODELS)}
+    plan_cells(Request(models=("one",)), MODELS, scopes, ADAPTERS, {name: name for name in ADAPTERS}, ["cpu"], state_of)
+    assert set(asked) == {"torchvision", "runtimelib"}
+
+
 def test_cuda_brings_the_cpu_reference() -> None:
     found = names(planned(Request(models=("one",), backends=("picky",), devices=("cuda",)), ("cpu", "cuda")))
     assert found == ["one/torch_eager[fp32]@cpu", "one/torch_eager[fp32]@cuda", "one/picky[base]@cuda"]
@@ -117,9 +137,30 @@ def test_unknown_names_list_the_valid_ones(request_: Request) -> None:
         planned(request_)
 
 
-def test_a_variant_that_the_backend_lacks_is_nothing_to_check() -> None:
+@pytest.mark.parametrize(
+    ("backends", "variants", "words"),
+    [
+        (("picky",), ("extra",), "picky has no variant 'extra'\n  Its variants: base"),
+        (("picky", "runtime"), ("extra", "fixed"), "picky has no variant 'extra' or 'fixed'"),
+        (("picky", "torch_eager"), ("base", "fp32", "extra"), "no backend that was chosen has the variant 'extra'"),
+    ],
+)
+def test_a_variant_that_the_named_backends_lack_is_refused(
+    backends: tuple[str, ...], variants: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        planned(Request(backends=backends, variants=variants))
+
+
+def test_a_variant_of_one_backend_alone_is_taken_where_no_backend_is_named() -> None:
+    found = names(planned(Request(models=("one",), variants=("extra",))))
+    assert found == ["one/torch_eager[fp32]@cpu", "one/runtime[extra]@cpu"]
+
+
+def test_a_backend_without_a_variant_for_such_a_run_is_nothing_to_check() -> None:
+    adapters = {**ADAPTERS, "mender": Named("mender", (Variant("fixed", mends="base"),))}
     with pytest.raises(UsageError, match="nothing to check"):
-        planned(Request(backends=("picky",), variants=("extra",)))
+        planned(Request(backends=("mender",), scope="quick"), adapters=adapters)
 
 
 def test_absent_broken_and_declined_cells_run_nothing_and_say_why() -> None:

@@ -9,6 +9,10 @@ from pathlib import Path
 from harness.redaction import redacted
 
 
+def test_a_message_loses_its_terminal_codes() -> None:
+    assert redacted("\x1b[1mdo not\x1b[0m trust \x1b[38;5;9mit", {}) == "do not trust it"
+
+
 def test_a_traceback_keeps_its_files_and_loses_their_folders(tmp_path: Path) -> None:
     try:
         json.loads("{")

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from harness import registry
+from harness.checks import CHECKS
 from harness.errors import InvalidWaivers
+from harness.plan import DEVICES
 from harness.types import Cell, Record, Status
-from harness.waivers import Waiver, apply, load_waivers
+from harness.waivers import Waiver, apply, check_names, load_waivers
 
 TODAY = date(2026, 11, 20)
 VERSIONS = {"openvino": "2026.4.1-19999-abcdef", "torch": "2.15.0+cpu"}
@@ -51,6 +54,23 @@ def test_a_known_divergence_is_waived_and_keeps_its_reason(waivers: tuple[Waiver
 def test_one_that_passes_is_stale_and_named(waivers: tuple[Waiver, ...]) -> None:
     found = apply(dataclasses.replace(FAILED, status=Status.PASSED), waivers, VERSIONS, TODAY)
     assert (found.status, found.waiver) == (Status.PASSED, "openvino-ir-pooler")
+
+
+def test_words_that_the_reason_must_say(tmp_path: Path) -> None:
+    worded = load(tmp_path, ENTRY + 'says = "GuardError"\n')
+    guarded = dataclasses.replace(FAILED, status=Status.ERRORED, reason="it raised a GuardError: no")
+    assert apply(guarded, worded, VERSIONS, TODAY).status is Status.WAIVED
+    other = apply(dataclasses.replace(guarded, reason="it raised a MemoryError"), worded, VERSIONS, TODAY)
+    assert other.status is Status.ERRORED
+    assert other.reason.endswith("Waiver openvino-ir-pooler does not hold: the reason does not say GuardError.")
+    assert apply(dataclasses.replace(FAILED, status=Status.PASSED), worded, VERSIONS, TODAY).waiver == "openvino-ir-pooler"
+
+
+def test_where_chance_decides_a_failure_is_waived_and_a_pass_is_not_stale(tmp_path: Path) -> None:
+    unsteady = load(tmp_path, ENTRY + "unsteady = true\n")
+    assert apply(FAILED, unsteady, VERSIONS, TODAY).status is Status.WAIVED
+    passed = dataclasses.replace(FAILED, status=Status.PASSED)
+    assert apply(passed, unsteady, VERSIONS, TODAY) == passed
 
 
 @pytest.mark.parametrize("status", [Status.DECLINED, Status.INCONCLUSIVE, Status.MISSING, Status.WAIVED])
@@ -128,18 +148,26 @@ def test_a_second_waiver_in_range_holds_where_the_first_is_not(tmp_path: Path) -
     ("old", "new", "words"),
     [
         ('kind = "upstream"', 'kind = "theirs"', "waiver openvino-ir-pooler: kind"),
-        ("stage = ", "first_stage = ", "stage"),
+        ("stage = ", "first_stage = ", "the key stage is missing; there is no key first_stage"),
+        ("stage = ", "stage = 1 #", "stage: Input should be a valid string"),
         ('"parity.classes"', '"parity.class"', "no check 'parity.class'"),
         ('["parity.boxes", "parity.classes"]', "[]", "check"),
         ('["parity.boxes", "parity.classes"]', '"parity.boxes"', "check"),
         (">=2026.4,<2026.5", "2026.4", "no version range"),
         ('{ openvino = ">=2026.4,<2026.5" }', "{}", "when"),
-        ("expires = 2026-12-31", "", "expires: Field required"),
+        ("expires = 2026-12-31", "", "the key expires is missing"),
         ("expires = 2026-12-31", 'expires = "soon"', "expires"),
-        ('["tv_maskrcnn_tiny"]', '"tv_*"', 'is "*" or a list of names'),
+        ('["tv_maskrcnn_tiny"]', '"tv_*"', 'is "*" by itself, for all, or a list of names'),
+        ('["tv_maskrcnn_tiny"]', '["*"]', 'is "*" by itself, for all, or a list of names'),
         ('["tv_maskrcnn_tiny"]', "[]", "list of names"),
         ('reason = "The pooler rounds."', 'reason = ""', "reason"),
         ("[[waiver]]", "[[waver]]", "waver is not a [[waiver]] entry"),
+        ("[[waiver]]", "[waiver]", "Begin each entry with [[waiver]]."),
+        (
+            "expires = 2026-12-31",
+            'expires = 2026-12-31\nprecision = "float32"',
+            "precision: Input should be 'fp32', 'fp16', 'bf16' or 'int8'",
+        ),
         ("[[waiver]]", "[[waiver]]\nbackend = 'torch_eager'", "file's name says the backend"),
         ("[[waiver]]", "[[waiver", "openvino_ir.toml"),
         ('id = "openvino-ir-pooler"', 'id = "Two Words"', "id"),
@@ -154,9 +182,60 @@ def test_a_mistake_is_an_error_that_names_file_and_entry(tmp_path: Path, old: st
 
 
 def test_an_id_is_used_once_over_all_files(tmp_path: Path) -> None:
+    with pytest.raises(InvalidWaivers, match=r"it stands twice in openvino_ir\.toml"):
+        load(tmp_path, ENTRY + ENTRY)
     load(tmp_path, ENTRY)
-    with pytest.raises(InvalidWaivers, match=r"taken in onnxruntime_session\.toml"):
+    with pytest.raises(InvalidWaivers, match=r"openvino_ir\.toml: the id .* it stands in onnxruntime_session\.toml too"):
         load(tmp_path, ENTRY, "onnxruntime_session.toml")
+
+
+def check(folder: Path, old: str, new: str, name: str = "openvino_ir.toml") -> tuple[str, ...]:
+    assert old in ENTRY
+    return check_names(load(folder, ENTRY.replace(old, new), name), ["tv_maskrcnn_tiny"], {"openvino_ir": ["f32"]}, ["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('["tv_maskrcnn_tiny"]', '["tv_maskrcnn_tiny", "tv_mask"]', "unknown model 'tv_mask'"),
+        ('variant = ["f32"]', 'variant = ["fp32"]', "unknown variant 'fp32'"),
+        ('device = "*"', 'device = ["gpu"]', "unknown device 'gpu'"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_an_error_that_lists_those_that_do(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert check(tmp_path, old, old) == ()
+    with pytest.raises(InvalidWaivers, match=r"openvino_ir\.toml, waiver openvino-ir-pooler: ") as error:
+        check(tmp_path, old, new)
+    assert words in str(error.value)
+    assert "Valid: " in str(error.value)
+
+
+def test_a_backend_that_is_not_here_is_told_and_its_variants_are_let_be(tmp_path: Path) -> None:
+    assert check(tmp_path, '["f32"]', '["own"]', "openvin_ir.toml") == ("openvin_ir",)
+
+
+def test_no_two_shipped_waivers_are_about_one_verdict() -> None:
+    """The second would never be seen to be stale, and the first would tell the wrong reason."""
+    cells = [
+        Cell(model, ref.name, variant.id, device)
+        for model in registry.models()
+        for ref in registry.adapters().values()
+        for variant in ref.load().variants
+        for device in DEVICES
+    ]
+    shipped = load_waivers()
+    doubled = {
+        (check, str(cell)): named
+        for check in CHECKS
+        for cell in cells
+        if len(named := [waiver.id for waiver in shipped if waiver.covers(check, cell) and waiver.precision is None]) > 1
+    }
+    assert doubled == {}
+
+
+def test_the_shipped_waivers_name_what_exists() -> None:
+    variants = {name: [variant.id for variant in ref.load().variants] for name, ref in registry.adapters().items()}
+    assert check_names(load_waivers(), registry.models(), variants, DEVICES) == ()
 
 
 def test_waivers_of_several_folders_hold_together(tmp_path: Path) -> None:
@@ -167,7 +246,7 @@ def test_waivers_of_several_folders_hold_together(tmp_path: Path) -> None:
     (own / "my_runtime.toml").write_text(ENTRY.replace('id = "openvino', 'id = "mine', 1))
     assert [waiver.backend for waiver in load_waivers(shipped, own)] == ["openvino_ir", "my_runtime"]
     (own / "my_runtime.toml").write_text(ENTRY)
-    with pytest.raises(InvalidWaivers, match=r"taken in openvino_ir\.toml"):
+    with pytest.raises(InvalidWaivers, match=r"stands in openvino_ir\.toml too"):
         load_waivers(shipped, own)
 
 

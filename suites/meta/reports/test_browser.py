@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from harness.journal import Run
 from harness.reports.page import render_page
 from harness.suites.meta.reports import invented
 from harness.suites.meta.reports.test_page import HOSTILE, hostile_run
+from harness.types import Status
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: apt-get install chromium")
@@ -109,6 +110,23 @@ def test_the_page_itself_never_scrolls_sideways(browser: Any, file: Path, size: 
     page = opened(browser, file, size=size).page
     page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_a_reason_of_pages_is_begun_at_the_head_and_told_in_full_below(
+    browser: Any, run: Run, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    pages = "It raised https://example.org/" + "an_address_without_an_end/" * 40 + " and " + "more words " * 200 + "to the last."
+    told = tuple(replace(record, reason=pages) if record.status is Status.ERRORED else record for record in run.records)
+    file = tmp_path / "page.html"
+    file.write_text(render_page(replace(run, records=told)), encoding="utf-8")
+    page = opened(browser, file, size=size).page
+    page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    widest = "Math.max(...[...document.querySelectorAll('#verdict p')].map(part => part.getBoundingClientRect().right))"
+    assert page.evaluate(widest) <= size[0]
+    assert "to the last" not in page.locator("#verdict").inner_text()
+    assert "to the last" in page.locator(".finding.errored").first.inner_text()
 
 
 def test_without_a_script_everything_is_there_and_links_open_what_they_lead_to(browser: Any, file: Path, run: Run) -> None:

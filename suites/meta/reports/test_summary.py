@@ -41,9 +41,20 @@ def test_the_headline_counts_what_went_wrong() -> None:
 
 
 def test_the_headline_of_a_run_that_holds_names_its_exceptions() -> None:
-    told = verdict(with_statuses(Status.PASSED, Status.WAIVED, Status.INCONCLUSIVE))
-    holds = "Every backend that was checked answers as it must, save 1 known divergence: 1 check passed."
+    told = verdict(with_statuses(Status.PASSED, Status.WAIVED, Status.WAIVED, Status.INCONCLUSIVE))
+    holds = "Every backend that was checked answers as it must, save 1 known divergence (2 verdicts): 1 check passed."
     assert told.headline == f"{holds} 1 verdict could not be settled."
+
+
+def test_a_reason_of_pages_is_cut_in_a_terminal_alone() -> None:
+    run = with_statuses(Status.ERRORED)
+    endless = replace(run, records=(replace(run.records[0], reason="It broke. " + "Then more words. " * 200 + "The end."),))
+    told = text_summary(endless)
+    assert "It broke. Then more" in told
+    assert " ..." in told
+    assert max(map(len, told.splitlines())) < 600
+    assert "The end." in json.dumps(json_summary(endless))
+    assert "The end." in render_page(endless)
 
 
 def test_verdicts_with_one_cause_are_one_finding() -> None:

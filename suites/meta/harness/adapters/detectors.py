@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from harness.checks.fidelity import unequal
 from harness.detections import Detections, Pixels
@@ -15,6 +16,20 @@ from harness.families import Model, family
 from harness.fixtures.models import MODELS
 from harness.fixtures.scenes import SceneRecipe, draw
 from harness.types import Restoration
+
+THEIR_WARNINGS = [
+    pytest.mark.filterwarnings(f"ignore:{message}")
+    for message in (
+        "pkg_resources is deprecated:UserWarning",
+        "Deprecated call to `pkg_resources:DeprecationWarning",
+        "`torch.jit.script` is deprecated:FutureWarning",
+        "torch.meshgrid:UserWarning",
+        "GitWildMatchPattern:DeprecationWarning",
+        "`bentoml\\.\\w+` is deprecated",
+        "`Runner` is deprecated",
+    )
+]
+"""What Detectron2, BentoML and their own libraries warn of, whatever is done with them."""
 
 PICTURES: tuple[tuple[int, int], ...] = ((160, 192), (240, 321), (75, 99))
 

@@ -9,14 +9,17 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.adapters import DetectorSession
-from harness.adapters.bentoml_store import ADAPTER
-from harness.families import FAMILIES, Model
+from harness.adapters.bentoml_store import ADAPTER, StoredGraphSession
+from harness.digests import comparable
+from harness.families import FAMILIES, Model, family
 from harness.families.detectron2_configs import lazy_spec
 from harness.fixtures.models import MODELS
 from harness.suites.meta.harness.adapters.detectors import (
+    THEIR_WARNINGS,
     again,
     assert_bit_equal,
     came_back,
@@ -29,15 +32,10 @@ from harness.types import Restoration
 
 pytest.importorskip("bentoml")
 VARIANTS = {variant.id: variant for variant in ADAPTER.variants}
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
-    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`bentoml.detectron` is deprecated"),
-    pytest.mark.filterwarnings("ignore:`bentoml.pytorch` is deprecated"),
-]
+THEIRS = [variant for variant in ADAPTER.variants if variant.id != "plain"]
+"""The library's own routes."""
+
+pytestmark = [*THEIR_WARNINGS]
 
 
 def saved(model: Model, variant: str, folder: Path) -> Path:
@@ -58,6 +56,9 @@ def attached_of(restoration: Restoration, key: str) -> Any:
         ("d2_fasterrcnn_tiny", "module"),
         ("d2_maskrcnn_tiny", "predictor_mended"),
         ("tv_maskrcnn_tiny", "pytorch_mended"),
+        ("d2_maskrcnn_tiny", "plain"),
+        ("d2_fcos_tiny", "plain"),
+        ("tv_maskrcnn_tiny", "plain"),
     ],
 )
 def test_the_moved_store_alone_gives_the_live_model_back(model_id: str, variant: str, tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_a_batchable_signature_comes_back_with_its_dimension(tmp_path: Path) -> 
         assert session.restored.attached["signatures"] == asked
 
 
-@pytest.mark.parametrize("variant", ADAPTER.variants, ids=lambda variant: variant.id)
+@pytest.mark.parametrize("variant", THEIRS, ids=lambda variant: variant.id)
 def test_each_route_is_for_one_family(variant: Any) -> None:
     by_node = [spec for spec in MODELS.values() if not lazy_spec(spec)]
     declined = {spec.family for spec in by_node if ADAPTER.declines(spec, variant, "cpu")}
@@ -151,8 +152,33 @@ def test_each_route_is_for_one_family(variant: Any) -> None:
     assert declined | {spec.family for spec in by_node if not ADAPTER.declines(spec, variant, "cpu")} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("variant", ADAPTER.variants, ids=lambda variant: variant.id)
+@pytest.mark.parametrize("variant", THEIRS, ids=lambda variant: variant.id)
 def test_a_lazy_configuration_is_declined_in_words(variant: Any) -> None:
     lazy = [spec for spec in MODELS.values() if lazy_spec(spec)]
     assert lazy
     assert all(ADAPTER.declines(spec, variant, "cpu") for spec in lazy)
+
+
+@pytest.mark.covers("M3", "M12")
+@pytest.mark.parametrize("variant", ["torchscript", "onnx"])
+def test_a_stored_graph_answers_and_what_was_stored_beside_it_comes_back(variant: str, tmp_path: Path) -> None:
+    model = changed_in_memory("tv_ssdlite_tiny", tmp_path / "source")
+    wanted = expected(model)
+    artifact = saved(model, variant, tmp_path / "artifact")
+    rmtree(tmp_path / "source")
+    with ADAPTER.open(artifact.rename(tmp_path / "moved"), VARIANTS[variant], "cpu") as session:
+        assert isinstance(session, StoredGraphSession)
+        assert comparable(dict(session.attached)) == comparable(dict(model.attached))
+        assert (session.effective.precision, session.effective.device) == ("fp32", "cpu")
+        assert session.effective.provider.startswith("BentoML model store, ")
+        processor = family("torchvision").processor(model.spec)
+        prepared = [processor.prepare(picture) for picture in pictures()]
+        for given, picture, answer in zip(session.run_many(prepared), pictures(), wanted, strict=True):
+            found = processor.finish(given, picture)
+            assert len(found.scores) == len(answer.scores)
+            assert np.allclose(np.sort(found.scores), np.sort(answer.scores), atol=1e-4)
+            assert np.allclose(np.sort(found.boxes_xyxy_px, axis=0), np.sort(answer.boxes_xyxy_px, axis=0), atol=1e-2)
+
+
+def test_the_plain_route_is_for_every_detector() -> None:
+    assert not [spec.id for spec in MODELS.values() if ADAPTER.declines(spec, VARIANTS["plain"], "cpu")]

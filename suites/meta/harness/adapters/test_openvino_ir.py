@@ -52,6 +52,23 @@ def test_threads_are_the_runtimes_own_when_none_are_asked_for(tmp_path: Path) ->
         assert session.effective.streams == 1
 
 
+@pytest.mark.parametrize("route", ["torch", "onnx"])
+def test_an_input_that_no_operation_reads_is_taken_and_changes_nothing(tmp_path: Path, route: str) -> None:
+    import torch
+
+    class Doubled(torch.nn.Module):
+        def forward(self, unread: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (value * 2,)
+
+    example = {"unread": torch.zeros(3), "value": torch.zeros(4)}
+    graph = Graph(Doubled().eval(), example, ("doubled",), {"value": {0: "n"}, "doubled": {0: "n"}})
+    variant = Variant("any", build={**BASE.build, "route": route}, open=BASE.open)
+    ADAPTER.build(replace(picker(), graph=graph), variant, tmp_path)
+    with ADAPTER.open(tmp_path, variant, "cpu") as session:
+        answers = session.run({"unread": np.ones(3, np.float32), "value": np.arange(6, dtype=np.float32)})
+    assert answers["doubled"].tolist() == [0, 2, 4, 6, 8, 10]
+
+
 def test_an_artifact_can_be_moved(tmp_path: Path) -> None:
     built, moved = tmp_path / "built", tmp_path / "moved"
     built.mkdir()

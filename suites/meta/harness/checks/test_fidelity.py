@@ -229,6 +229,20 @@ def test_a_route_that_keeps_a_config_and_nothing_else_is_not_blamed() -> None:
     assert verdict("attached", cell(build=none, fidelity=none, parity=none)).status is Status.DECLINED
 
 
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ({"config": None}, "the config differs: there is none now"),
+        ({"attached": {}}, "'labels', stored beside the model, did not come back"),
+    ],
+)
+def test_what_came_back_in_one_process_must_come_back_in_all(lost: dict[str, object], words: str) -> None:
+    for job in ("build", "parity", "fidelity"):
+        found = verdict("attached", cell(**{job: {"restored": restoration(**lost)}}))
+        assert found.status is Status.FAILED, job
+        assert words in found.reason
+
+
 def test_saving_again() -> None:
     assert verdict("resaved", cell()).status is Status.PASSED
     assert "head.weight" in verdict("resaved", cell(build={"resaved": restoration("cc")})).reason

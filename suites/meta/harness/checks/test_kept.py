@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 
 from harness import levels
 from harness.checks import CHECKS, Evidence, Judgement, judge
-from harness.detections import Detections
+from harness.detections import Detections, Panoptic, Segment
 from harness.suites.meta.harness.answers import (
+    EVERYWHERE,
+    HEIGHT_PX,
     REFERENCE,
     SEGMENTS,
     SPEC,
+    WIDTH_PX,
     crowd,
     deck,
     detections,
@@ -82,6 +86,27 @@ def test_every_kind_must_be_kept() -> None:
     found = verdict(known(other, whole, "fp16", dataclasses.replace(SEGMENTS, detection_cap=2000)))
     assert found.status is Status.FAILED
     assert "keeps 100.00 % of the reference's box AP, 0.00 % of the reference's mask AP" in found.reason
+
+
+def test_panoptic_quality_must_be_kept_too_where_the_deck_has_segments() -> None:
+    spec = dataclasses.replace(EVERYWHERE, detection_cap=2000)
+    truth, lost = (
+        Panoptic(np.full((HEIGHT_PX, WIDTH_PX), 1, np.int32), (Segment(1, label, is_thing=False),)) for label in range(2)
+    )
+    whole = dataclasses.replace(with_masks(MANY), panoptic=truth)
+    for panoptic, status, percent in (
+        (truth, Status.PASSED, "100.00"),
+        (lost, Status.FAILED, "0.00"),
+        (None, Status.FAILED, "0.00"),
+    ):
+        told = known(dataclasses.replace(whole, panoptic=panoptic), whole, "int8", spec)
+        shown = {image.id: truth for image in told.images}
+        found = verdict(dataclasses.replace(told, segments=partial(dict, shown)))
+        assert found.status is status, found
+        assert f"{percent} % of the reference's panoptic quality" in found.reason
+        untold = verdict(told)
+        assert untold.status is Status.PASSED
+        assert "panoptic quality is not judged: this deck's truth has no segments" in untold.reason
 
 
 def test_better_than_the_reference_is_kept() -> None:

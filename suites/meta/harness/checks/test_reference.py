@@ -9,7 +9,7 @@ import pytest
 
 from harness.checks import CHECKS, Judgement, judge
 from harness.checks.reference import noise_floor
-from harness.detections import Detections
+from harness.detections import Detections, Panoptic
 from harness.suites.meta.harness.answers import (
     REFERENCE,
     THRESHOLD,
@@ -77,6 +77,22 @@ def test_a_reference_whose_masks_or_keypoints_wander_fails() -> None:
     assert whole.keypoints is not None
     astray = dataclasses.replace(whole, keypoints=whole.keypoints + np.float32(15.0))
     assert "a keypoint lies 21 px off" in stable(astray, own=whole).reason
+
+
+def test_small_masks_raw_masks_and_single_segments_are_looked_at() -> None:
+    small = with_everything(grid(5, 7.0))
+    assert stable(small, own=small).status is Status.PASSED
+    assert small.masks is not None
+    emptied = dataclasses.replace(small.masks, crops=tuple(np.zeros_like(crop) for crop in small.masks.crops))
+    assert "two masks have an IoU of 0.0000" in stable(dataclasses.replace(small, masks=emptied), own=small).reason
+    assert small.raw_masks is not None
+    far = dataclasses.replace(small, raw_masks=(small.raw_masks + np.float32(0.01)))
+    assert "a raw mask differs by" in stable(far, own=small).reason
+    assert small.panoptic is not None
+    first, *others = small.panoptic.segments
+    ids = np.where(small.panoptic.ids == first.id, others[-1].id, small.panoptic.ids).astype(np.int32)
+    fewer = dataclasses.replace(small, panoptic=Panoptic(ids, tuple(others)))
+    assert "1 panoptic segments have no partner" in stable(fewer, own=small).reason
 
 
 def test_another_order_is_the_same_set() -> None:

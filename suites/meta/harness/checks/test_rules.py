@@ -31,7 +31,7 @@ from harness.suites.meta.harness.answers import (
     with_everything,
 )
 from harness.suites.meta.harness.behaviours import behaved
-from harness.types import JobError, Observation, Purpose, Status, TimingPoint, Variant
+from harness.types import JobError, Observation, Purpose, Reply, Status, TimingPoint, Variant
 
 PICTURES = deck(one=grid(4), two=changed(grid(5), box_px=1.0), single=grid(1), crowded=grid(CAP, 10.0, 14.0))
 TALLER_PX = 8
@@ -49,6 +49,14 @@ def taller(answer: Detections) -> Detections:
 ANSWERS = {name: with_everything(answer) for name, answer in PICTURES.items()}
 ANSWERS["two"] = taller(ANSWERS["two"])
 BEHAVED = behaved({name: ANSWERS[name] for name in ("one", "two")}, ANSWERS["blank"])
+SERVED = dict.fromkeys(("file png", "plain png"), ANSWERS["one"])
+REPLIES = {
+    **{name: Reply(200, "application/json", "") for name in ("file png", "plain png", "after empty")},
+    "bad empty": Reply(400, "application/json", '{"error": "the picture is empty"}'),
+    "token none": Reply(401, "application/json", '{"error": "a token is needed"}'),
+    "drawn": Reply(200, "image/png", "[4, 6, 3] a digest"),
+    "drawn here": Reply(200, "", "[4, 6, 3] a digest"),
+}
 CURVE = tuple(TimingPoint(batch, "a loop", (0.01,) * 11, 2) for batch in (1, 2))
 
 
@@ -62,6 +70,7 @@ def whole() -> Evidence:
         Purpose.FIDELITY: dataclasses.replace(observed(ANSWERS, purpose=Purpose.FIDELITY), **back),
         Purpose.PARITY: dataclasses.replace(observed(ANSWERS), **back),
         Purpose.BEHAVIOUR: observed(BEHAVED, purpose=Purpose.BEHAVIOUR),
+        Purpose.SERVING: dataclasses.replace(observed(SERVED, purpose=Purpose.SERVING), replies=REPLIES),
         Purpose.TIMING: dataclasses.replace(observed({}, purpose=Purpose.TIMING), curve=CURVE),
     }
     reference = {**known.reference, Purpose.BEHAVIOUR: observed(BEHAVED, REFERENCE, Purpose.BEHAVIOUR)}
@@ -246,11 +255,6 @@ def test_a_judge_that_does_not_conclude_need_not_compare(status: Status) -> None
         return Judgement(status, "why")
 
     assert judge(Check("meta.modest", "", "", frozenset(), modest), whole()).status is status
-
-
-def test_a_message_loses_its_terminal_codes() -> None:
-    loud = dataclasses.replace(observed(ANSWERS), error=JobError("raised", "open", "\x1b[1mdo not\x1b[0m trust it"))
-    assert broke(loud).endswith("at the stage 'open': do not trust it")
 
 
 def test_an_observation_without_an_error_cannot_be_told_as_broken() -> None:

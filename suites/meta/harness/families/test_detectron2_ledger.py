@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ pytest.importorskip("detectron2")
 
 # Said by the libraries on import or by Detectron2's own calls; none is ours to mend.
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.covers("M21"),
     pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning"),
     pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning"),
@@ -31,16 +31,6 @@ pytestmark = [
 ]
 
 SHIPPED, ALL = ([spec for spec in specs.values() if spec.family == "detectron2"] for specs in (MODELS, SPECS))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("spec", SHIPPED, ids=lambda spec: spec.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,26 +15,19 @@ from harness.families import Model, family
 from harness.fixtures.models import MODELS
 from harness.fixtures.scenes import SceneRecipe, draw
 from harness.stages.bisect import graph_inputs
+from harness.waivers import load_waivers
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning"),
     pytest.mark.filterwarnings("ignore:Deprecated call to `pkg_resources:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.:FutureWarning"),
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
 ]
 
+OUTSIDE_THE_STAGES = {"build", "save", "load", "after the last stage"}
 # Native, stretched and long: padded otherwise, with other anchors.
 SIZES = ((160, 192), (75, 99), (90, 330))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @lru_cache(maxsize=1)
@@ -67,6 +59,14 @@ def test_stages_compose_to_the_graph(model_id: str, size: tuple[int, int]) -> No
     for name, value in whole.items():
         assert env[name].shape == value.shape
         assert torch.equal(env[name].to(value.dtype), value), name
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_a_shipped_waiver_names_a_stage_that_its_models_have(model_id: str) -> None:
+    model = live(model_id)
+    declared = {stage.name for stage in family(model.spec.family).stages(model.spec, model.module)}
+    named = {w.id: w.stage.partition(" (")[0] for w in load_waivers() if w.model == "*" or model_id in w.model}
+    assert {waiver: stage for waiver, stage in named.items() if stage not in declared | OUTSIDE_THE_STAGES} == {}
 
 
 @pytest.mark.parametrize("model_id", MODELS)

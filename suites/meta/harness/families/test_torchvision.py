@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +22,9 @@ from harness.types import ModelSpec, Weights
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SPECS = {name: spec for name, spec in MODELS.items() if spec.family == "torchvision"}
 QUICK = deck("quick")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +20,9 @@ from harness.suites.meta.harness.families.recorded import (
 from harness.types import ModelSpec
 
 pytest.importorskip("torchvision")
-pytestmark = pytest.mark.covers("M21")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.covers("M21")]
 
 SHIPPED, ALL = ([spec for spec in specs.values() if spec.family == "torchvision"] for specs in (MODELS, SPECS))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("spec", SHIPPED, ids=lambda spec: spec.id)

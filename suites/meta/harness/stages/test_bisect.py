@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from harness import levels
-from harness.stages import Stage
-from harness.stages.bisect import differences, first_difference, report
+from harness.stages import Stage, as_model
+from harness.stages.bisect import conclusion, differences, first_difference, report
+from harness.suites.meta.harness.adapters.graphs import picker
 from harness.types import StageDifference, StageReport
 
 FLOATS = arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 4)), elements=st.floats(-1e3, 1e3, width=32))
@@ -132,7 +133,49 @@ def test_a_difference_of_sizes_is_told_before_one_of_values() -> None:
 def test_a_stage_that_breaks_is_told_and_does_not_end_the_search() -> None:
     seen = report(DOUBLES, ENVS, breaking)
     assert seen.error == "RuntimeError: no kernel for this"
-    assert first_difference([StageReport("a", 1, 1), seen]) is seen
+    differs = report(DOUBLES, ENVS, tripling)
+    assert first_difference([StageReport("a", 1, 1), seen, differs]) is differs
+    assert conclusion([seen, differs]) == differs.words
+    assert first_difference([StageReport("a", 1, 1), seen]) is None
+    told = conclusion([StageReport("a", 1, 1), seen])
+    assert told.startswith("none: every other stage, ")
+    assert "doubles could not be asked (RuntimeError: no kernel for this)" in told
+
+
+def test_where_nothing_was_compared_nothing_agrees() -> None:
+    assert conclusion([StageReport("mask head", 1, 0)]) == "not found: nothing was there to compare in mask head"
+    assert "nothing was there to compare in mask head" in conclusion([StageReport("a", 1, 5), StageReport("mask head", 1, 0)])
+    assert conclusion([StageReport("a", 1, 5)]).startswith("none: every stage, ")
+
+
+def test_boxes_have_the_level_of_boxes_however_far_out_they_lie() -> None:
+    mine = np.array([[100, 100, 560, 420], [900, 900, 1000, 1000]], np.float32)
+    assert list(differences("a", {"resized_boxes": mine}, {"resized_boxes": mine + np.float32(5e-3)})) == []
+    (told,) = differences("a", {"resized_boxes": mine}, {"resized_boxes": mine + np.float32(0.05)}, per_max=1e-4)
+    assert "8 of 8 values of resized_boxes" in told.words
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_list_of_one_detection_is_exported_as_a_list(count: int) -> None:
+    import torch
+
+    env = {
+        "mask_pooled": torch.zeros(count, 8, 14, 14),
+        "keypoints": torch.zeros(count, 5, 3),
+        "features.p2": torch.zeros(1, 8, 4, 4),
+    }
+    stage = Stage("head", tuple(env), ("masks",), lambda *tensors: (tensors[0][:, :1],))
+    graph = as_model(picker(), stage, env | {"masks": torch.zeros(count, 1, 14, 14)}).graph
+    assert [set(graph.dynamic_axes[name]) for name in (*env, "masks")] == [{0}, {0}, {2, 3}, {0}]
+
+
+def test_rows_that_nobody_expects_are_left_out() -> None:
+    assert list(differences("a", {}, {}, rows=("boxes",))) == []
+
+
+def test_a_whole_number_answered_as_none_differs() -> None:
+    (told,) = differences("a", {"labels": np.array([1, 2])}, {"labels": np.array([np.nan, 2.0])})
+    assert told.worst == np.inf
 
 
 def test_no_difference_is_none() -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.errors import HarnessError
+from harness.stages import Stage, operators
 from harness.stages.onnx_graph import SHOW, OnnxParts
 from harness.stages.openvino_graph import OpenvinoParts
-from harness.stages.operators import Verdict, smallest, upstream, write_reproducer
+from harness.stages.operators import Piece, Search, Verdict, _difference, find, smallest, upstream, write_reproducer
 from harness.tracing import Signature
+from harness.types import StageDifference
 
 onnx = pytest.importorskip("onnx")
 
@@ -77,24 +80,28 @@ def test_upstream_follows_the_producers_step_by_step(artifact: Path) -> None:
 
 def test_an_honest_runtime_has_no_failing_piece(artifact: Path, tmp_path: Path) -> None:
     parts = OnnxParts(artifact / "model.onnx", {"x": X})
-    assert smallest(parts, honest, artifact, tmp_path / "pieces", 1e-5) is None
+    found = smallest(parts, honest, artifact, tmp_path / "pieces", 1e-5)
+    assert (found.piece, found.unjudged, found.refused) == (None, (), 0)
+    # Four alone, three with one step before them, and so on: none is compared twice.
+    assert found.compared == 10
+    assert found.told("the judge") == "none of 10 pieces of up to 6 steps differs from the judge by itself"
 
 
 def test_one_wrong_operator_is_named_alone(artifact: Path, tmp_path: Path) -> None:
     parts = OnnxParts(artifact / "model.onnx", {"x": X})
     found = smallest(parts, wrong_about("Add"), artifact, tmp_path / "pieces", 1e-5)
-    assert found is not None
-    assert found[0].operators == ("plus",)
-    assert set(found[0].inputs) == {"m", "x"}
+    assert found.piece is not None
+    assert found.piece.operators == ("plus",)
+    assert set(found.piece.inputs) == {"m", "x"}
 
 
 def test_operators_that_are_wrong_together_are_named_together(artifact: Path, tmp_path: Path) -> None:
     parts = OnnxParts(artifact / "model.onnx", {"x": X})
     found = smallest(parts, wrong_about("Mul", "Add"), artifact, tmp_path / "pieces", 1e-5)
-    assert found is not None
-    assert found[0].operators == ("times", "plus")
-    assert found[0].folder is not None
-    assert kinds(found[0].folder) == ["Mul", "Add"]
+    assert found.piece is not None
+    assert found.piece.operators == ("times", "plus")
+    assert found.piece.folder is not None
+    assert kinds(found.piece.folder) == ["Mul", "Add"]
 
 
 def test_a_piece_that_the_runtime_refuses_is_no_difference(artifact: Path, tmp_path: Path) -> None:
@@ -102,17 +109,106 @@ def test_a_piece_that_the_runtime_refuses_is_no_difference(artifact: Path, tmp_p
         raise RuntimeError("cannot load")
 
     parts = OnnxParts(artifact / "model.onnx", {"x": X})
-    assert smallest(parts, refuses, artifact, tmp_path / "pieces", 1e-5) is None
+    found = smallest(parts, refuses, artifact, tmp_path / "pieces", 1e-5)
+    assert found.piece is None
+    assert found.told("the judge").startswith("not established: nothing could be compared piece by piece; ")
+
+
+def sorted_wrongly(places: list[int]) -> StageDifference | None:
+    """Of a piece that sorts the values 5, 7, 7, 3 and is fed a 9 besides, by the places it gives instead of 1, 2, 0."""
+    fed = np.array([5, 7, 7, 3, 9], np.float32)
+    piece = Piece(("TopK",), {"x": fed}, {"values": np.array([7, 7, 5], np.float32), "places": np.array([1, 2, 0])})
+    answers = {"values": piece.expected["values"], "places": np.array(places)}
+    return _difference(piece, answers, 1e-5)
+
+
+def test_equal_values_may_be_given_in_any_order_and_only_these() -> None:
+    assert sorted_wrongly([1, 2, 0]) is None
+    assert sorted_wrongly([2, 1, 0]) is None
+    found = sorted_wrongly([1, 2, 3])
+    assert found is not None
+    assert found.output == "places"
+
+
+def test_a_piece_that_cannot_be_cut_is_no_difference(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = OnnxParts(artifact / "model.onnx", {"x": X})
+    monkeypatch.setattr(parts, "cut", lambda *_: {}["gone"])
+    found = smallest(parts, wrong_about("Add"), artifact, tmp_path / "pieces", 1e-5)
+    assert (found.piece, found.compared) == (None, 0)
+
+
+def test_operators_without_a_judge_are_told_and_nothing_behind_them_is_blamed(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = OnnxParts(artifact / "model.onnx", {"x": X})
+    monkeypatch.setattr(parts, "judged", lambda operator: operator in ("relu", "times"))
+    found = smallest(parts, wrong_about("Add"), artifact, tmp_path / "pieces", 1e-5)
+    assert found.unjudged == ("plus", "largest")
+    assert "none of 3 pieces" in found.told("the judge")
+    assert "2 operators have no judge (plus, largest)" in found.told("the judge")
+
+
+def test_a_search_ends(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "SEARCH_S", -1.0)
+    parts = OnnxParts(artifact / "model.onnx", {"x": X})
+    with pytest.raises(HarnessError, match="none of the first 0 pieces"):
+        smallest(parts, honest, artifact, tmp_path / "pieces", 1e-5)
+
+
+class Judged:
+    """Parts of a graph of which the judge says what is given here."""
+
+    judge = "by hand"
+
+    def __init__(self, outputs: dict[str, Any]) -> None:
+        self._outputs = outputs
+
+    def outputs(self) -> dict[str, Any]:
+        return self._outputs
+
+
+@pytest.mark.parametrize(
+    ("judged", "trace_is_sound", "culprit"),
+    [
+        ({"y": X * 2}, False, "runtime"),  # a mended export of a trace that is not sound
+        ({"y": X * 3}, False, "trace"),
+        ({"y": X * 3}, True, "export"),
+        ({}, False, "trace"),
+        ({}, True, "runtime"),
+    ],
+)
+def test_who_is_to_blame(judged: dict[str, Any], trace_is_sound: bool, culprit: str) -> None:
+    import torch
+
+    def call(x: Any) -> tuple[Any, ...]:
+        return (x * (3 if torch.jit.is_tracing() and not trace_is_sound else 2),)
+
+    stage = Stage("doubles", ("x",), ("y",), call, rows=("y",))
+    env = {"x": torch.from_numpy(X), "y": torch.from_numpy(X * 2)}
+    parts: Any = Judged(judged)
+    assert find(stage, env, env, parts, lambda: Search(compared=3)).culprit == culprit
+
+
+def test_nobody_is_blamed_where_nothing_was_compared() -> None:
+    import torch
+
+    stage = Stage("doubles", ("x",), ("y",), lambda x: (x * 2,), rows=("y",))
+    env = {"x": torch.from_numpy(X), "y": torch.from_numpy(X * 2)}
+    parts: Any = Judged({})
+    verdict = find(stage, env, env, parts, lambda: Search(unjudged=("NonMaxSuppression",)))
+    assert verdict.culprit == ""
+    assert "1 operators have no judge (NonMaxSuppression)" in verdict.words
 
 
 def test_the_script_of_a_reproducer_runs_without_this_project(artifact: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     parts = OnnxParts(artifact / "model.onnx", {"x": X})
     found = smallest(parts, wrong_about("Add"), artifact, tmp_path / "pieces", 1e-5)
-    assert found is not None
-    folder = found[0].folder
+    assert found.piece is not None
+    folder = found.piece.folder
     assert folder is not None
-    write_reproducer(folder, "plus is wrong", Verdict("runtime", "plus: wrong", *found), SHOW, ("onnx", "onnxruntime"))
+    verdict = Verdict("runtime", "plus: wrong", found.piece, found.difference)
+    write_reproducer(folder, "plus is wrong", verdict, SHOW, ("onnx", "onnxruntime"))
     assert "harness" not in (folder / "show.py").read_text()
     done = subprocess.run([sys.executable, "show.py"], cwd=folder, capture_output=True, text=True, check=False)
     # The real runtime is right about an addition: the script runs, and shows nothing.
@@ -141,6 +237,12 @@ def test_openvino_is_judged_by_its_operators_own_evaluation(tmp_path: Path) -> N
         return {name: answers[index] for index, name in enumerate(Signature.read(piece).outputs)}
 
     found = smallest(parts, run, folder, tmp_path / "pieces", 1e-5)
-    assert found is not None
-    assert [name.partition(" ")[0] for name in found[0].operators] == ["ReduceMax", "Divide"]
-    assert found[1].words.endswith("6 instead of 5, level 0")
+    assert found.piece is not None
+    assert found.piece.folder is not None
+    assert found.difference is not None
+    assert [name.partition(" ")[0] for name in found.piece.operators] == ["ReduceMax", "Divide"]
+    assert found.difference.words.endswith("6 instead of 5, level 0")
+    verdict = Verdict("runtime", "a division: wrong", found.piece, found.difference)
+    write_reproducer(found.piece.folder, "it rounds", verdict, OpenvinoParts.show, OpenvinoParts.packages)
+    shown = subprocess.run([sys.executable, "show.py"], cwd=found.piece.folder, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("SHOWN: ")

@@ -1,0 +1,1 @@
+"""What stands between a detector and those who ask it: the store it is kept in, what goes over the wire, the services."""

@@ -1,0 +1,141 @@
+"""``harness serve`` and ``harness store``: keep detectors in a store, serve one of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.serving.store import PlainStore
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+_home = click.option(
+    "--store", "home", type=click.Path(path_type=Path), metavar="DIR", help="The store. Default: $BENTOML_HOME, else ~/bentoml."
+)
+
+
+@click.command()
+@click.argument("tag")
+@_home
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option(
+    "--token", envvar="HARNESS_TOKEN", help="Who has it not is refused. Better kept in HARNESS_TOKEN: others see a command line."
+)
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
+def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, device: str) -> None:
+    """Serve the stored detector TAG over HTTP until it is interrupted; no process is left then.
+
+    POST a picture to /detect for its boxes, to /draw for a picture of them, rows of base64 to /predict.
+    """
+    from tempfile import TemporaryDirectory
+
+    from harness.serving.server import DETECTOR, serving
+    from harness.serving.settings import Settings
+
+    if token is not None and not token.strip():
+        raise UsageError("the token is empty", "Give one, or none.")
+    if token is None and host not in _LOOPBACK:
+        click.echo(f"harness: without --token everybody who reaches {host} may ask.", err=True)
+    store = _opened(home)
+    entry = store.get(tag)
+    for sentence in entry.differing():
+        click.echo(f"harness: {sentence}", err=True)
+    settings = Settings(str(entry.tag), store.home.resolve(), token, device)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with (
+        TemporaryDirectory(prefix="harness-serve-") as folder,
+        serving(DETECTOR, settings, Path(folder) / "log", host, port) as server,
+    ):
+        needs = "" if token is None else ", with the token"
+        click.echo(f"{entry.tag} at {server.url}: POST a picture to /detect or /draw, rows to /predict{needs}. Ctrl-C stops it.")
+        while not stopped.wait(0.5):
+            if server.process.poll() is not None:
+                raise UsageError(f"the server ended by itself, with status {server.process.returncode}", "Start it again.")
+    click.echo("stopped")
+
+
+@click.group()
+def store() -> None:
+    """List, show, export, import and delete stored detectors. Nothing that is stored is run."""
+
+
+@store.command("list")
+@_home
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_(home: Path | None, as_json: bool) -> None:
+    """Every entry, damaged and foreign ones too."""
+    found = _opened(home).list()
+    if as_json:
+        fields = ("size_bytes", "created", "ours", "damage", "task")
+        click.echo(json.dumps([{"tag": str(one.tag), **{name: getattr(one, name) for name in fields}} for one in found], indent=2))
+        return
+    for one in found:
+        state = f"damaged: {one.damage}" if one.damage else one.task if one.ours else "of BentoML's own routes"
+        click.echo(f"{one.tag!s:40}  {one.size_bytes / 2**20:8.1f} MiB  {one.created[:19]:19}  {state}")
+    if not found:
+        click.echo("the store is empty")
+
+
+@store.command()
+@click.argument("tag")
+@_home
+def show(tag: str, home: Path | None) -> None:
+    """What is stored under TAG, as JSON: found whole first."""
+    entry = _opened(home).get(tag)
+    told: dict[str, Any] = {
+        "tag": str(entry.tag),
+        "created": entry.created,
+        "family": entry.spec.family,
+        "task": entry.spec.task,
+        "classes": list(entry.spec.classes),
+        "versions": dict(entry.versions),
+        "differs_here": entry.differing(),
+        **{key: entry.attached[key] for key in ("labels", "metadata", "signatures")},
+        "custom_objects": sorted(entry.attached["custom_objects"]),
+    }
+    click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+
+
+@store.command()
+@click.argument("tag")
+@_home
+def delete(tag: str, home: Path | None) -> None:
+    """Remove TAG, damaged or not."""
+    click.echo(f"deleted {_opened(home).delete(tag)}")
+
+
+@store.command("export")
+@click.argument("tag")
+@click.argument("archive", type=click.Path(path_type=Path))
+@_home
+def export(tag: str, archive: Path, home: Path | None) -> None:
+    """Write TAG to ARCHIVE: .tar, .tar.gz, .tar.xz, .tar.bz2 or .zip."""
+    click.echo(f"{_opened(home).export(tag, archive)} is in {archive}")
+
+
+@store.command("import")
+@click.argument("archive", type=click.Path(path_type=Path))
+@_home
+def import_(archive: Path, home: Path | None) -> None:
+    """Store what an export wrote; a hostile or damaged archive is refused whole."""
+    click.echo(f"stored {_opened(home).take(archive)}")
+
+
+def _opened(home: Path | None) -> PlainStore:
+    from harness.serving.logged import user_store
+    from harness.serving.store import PlainStore
+
+    if home is not None and home.exists() and not home.is_dir():
+        raise UsageError(f"{home} is no folder", "Name the store's folder.")
+    return user_store() if home is None else PlainStore(home)

@@ -1,0 +1,139 @@
+"""Start a served detector in processes of its own, wait until it answers, and stop all of them again."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psutil
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.serving.settings import Settings
+
+DETECTOR = "harness.serving.target:DetectorService"
+"""What `start` is told to serve a detector of the plain store."""
+
+_MARK = "HARNESS_SERVER_MARK"
+"""In the environment of every process of one server: some of them leave its session and its process tree."""
+
+_FAILED = "Application startup failed"
+"""What uvicorn says of a service that cannot be made; BentoML goes on trying."""
+
+_RAISED = re.compile(r"[A-Za-z_][\w.]*: ")
+"""The line of a traceback that says what was raised."""
+
+_PATIENCE_S = 180.0
+_GRACE_S = 10.0
+_POLL_S = 0.1
+
+
+class NotServing(HarnessError):
+    """The server did not come up; the message has the end of what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answers at ``url``."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    mark: str
+    log: Path
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that belongs to it and runs."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def stop(self) -> None:
+        """End all of its processes: asked first, then killed."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE_S)
+        left = self.processes()
+        for process in left:
+            with suppress(psutil.Error):
+                process.terminate()
+        _, alive = psutil.wait_procs(left, timeout=_GRACE_S / 2)
+        for process in alive:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, timeout=_GRACE_S)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(_GRACE_S)
+
+
+def start(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", port: int = 0) -> Server:
+    """``bentoml serve`` of a target in this environment, once it answers; port 0 takes a free one. Raises `NotServing`."""
+    port = port or _free_port(host)
+    mark = uuid4().hex
+    variables = {**os.environ, **settings.variables(), "BENTOML_DO_NOT_TRACK": "True", _MARK: mark}
+    command = [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port), "--api-workers", "1"]
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=variables, cwd=log.parent, start_new_session=True
+        )
+    server = Server(f"http://{host}:{port}", process, mark, log)
+    try:
+        _await(server)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+@contextmanager
+def serving(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+    """`start`, and stopped at the end."""
+    server = start(target, settings, log, host, port)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _await(server: Server) -> None:
+    until = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < until:
+        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{server.url}/readyz", timeout=5) as reply:  # noqa: S310
+            if reply.status == 200:
+                return
+        if server.process.poll() is not None or _FAILED in server.log.read_text(errors="replace"):
+            raise NotServing(f"the server did not start: {_said(server)}", f"All of it: {server.log}")
+        time.sleep(_POLL_S)
+    raise NotServing(f"the server did not answer within {_PATIENCE_S:.0f} s: {_said(server)}", f"All of it: {server.log}")
+
+
+def _said(server: Server) -> str:
+    """The last exception in its log: BentoML starts a service that fails anew, again and again."""
+    lines = server.log.read_text(errors="replace").splitlines()
+    raised = [index for index, line in enumerate(lines) if _RAISED.match(line)]
+    told = lines[raised[-1] : raised[-1] + 2] if raised else lines[-1:]
+    return " ".join(line.strip() for line in told)[-500:] or "it said nothing"
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as plug:
+        plug.bind((host, 0))
+        port: int = plug.getsockname()[1]
+        return port

@@ -1,0 +1,126 @@
+"""What a legacy runner of `bentoml.detectron` makes of each kind of input: the stored model's answer, or an error, stated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.families import Model
+from harness.families.detectron2 import prepare_pixels
+from harness.serving.bentoml_home import bentoml_home
+from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, changed_in_memory, pictures
+
+bentoml = pytest.importorskip("bentoml")
+pytest.importorskip("detectron2")
+pytestmark = [pytest.mark.covers("M4"), *THEIR_WARNINGS]
+
+
+@dataclass(frozen=True)
+class Stored:
+    home: Path
+    model: Model
+    tags: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    model = changed_in_memory("d2_fasterrcnn_tiny", tmp_path_factory.mktemp("model") / "source")
+    home = tmp_path_factory.mktemp("home")
+    with bentoml_home(home):
+        module = bentoml.detectron.save_model("module", model.module, config=model.config)
+        predictor = bentoml.detectron.save_model("predictor", model.native["predictor"])
+    return Stored(home, model, {"module": str(module.tag), "predictor": str(predictor.tag)})
+
+
+def bgr() -> Any:
+    return np.ascontiguousarray(pictures()[0][:, :, ::-1])
+
+
+def inputs(config: Any) -> dict[str, tuple[Any, ...]]:
+    """Every kind of input that the guide or its readers try, by name."""
+    picture, tensor = bgr(), prepare_pixels(config, pictures()[0])
+    return {
+        "HWC uint8 array": (picture,),
+        "HWC float array": (picture.astype(np.float32),),
+        "CHW tensor": (tensor,),
+        "CHW array": (tensor.numpy(),),
+        "several HWC arrays": (picture, picture),
+        "several CHW tensors": (tensor, tensor),
+        "list of dicts": ([{"image": tensor}],),
+        "dict": ({"image": tensor},),
+    }
+
+
+# The number of answers, or the error. A module wants pictures as the network takes them, each an argument; a predictor one picture
+# as OpenCV reads it. Nothing says so but the error.
+TABLE: dict[tuple[str, str], int | str] = {
+    ("module", "HWC uint8 array"): "must match the size of tensor",
+    ("module", "HWC float array"): "must match the size of tensor",
+    ("module", "CHW tensor"): 1,
+    ("module", "CHW array"): 1,
+    ("module", "several HWC arrays"): "must match the size of tensor",
+    ("module", "several CHW tensors"): 2,
+    ("module", "list of dicts"): "'list' object has no attribute 'to'",
+    ("module", "dict"): "'dict' object has no attribute 'to'",
+    ("predictor", "HWC uint8 array"): 1,
+    ("predictor", "HWC float array"): 1,
+    ("predictor", "CHW tensor"): "step must be greater than zero",
+    ("predictor", "CHW array"): "must match the size of tensor",
+    ("predictor", "several HWC arrays"): "takes 2 positional arguments but 3 were given",
+    ("predictor", "several CHW tensors"): "takes 2 positional arguments but 3 were given",
+    ("predictor", "list of dicts"): "list indices must be integers or slices",
+    ("predictor", "dict"): "unhashable type|KeyError|slice",
+}
+
+
+def wanted(stored: Stored, kind: str, given: tuple[Any, ...]) -> list[Any]:
+    """What the stored model itself answers, loaded as its users load it."""
+    import torch
+
+    loaded = bentoml.detectron.load_model(stored.tags[kind])
+    if kind == "predictor":
+        return [loaded(*given)["instances"]]
+    with torch.inference_mode():
+        return [answer["instances"] for answer in loaded([{"image": torch.as_tensor(one)} for one in given])]
+
+
+def told(answer: Any) -> list[list[Any]]:
+    together = answer if isinstance(answer, list) else [answer]
+    return [_plain(one["instances"] if isinstance(one, dict) else one) for one in together]
+
+
+def _plain(instances: Any) -> list[Any]:
+    return [instances.pred_boxes.tensor.tolist(), instances.scores.tolist(), instances.pred_classes.tolist()]
+
+
+@pytest.fixture(scope="module", params=["module", "predictor"])
+def runner(request: pytest.FixtureRequest, stored: Stored) -> Iterator[tuple[str, Any]]:
+    with bentoml_home(stored.home):
+        found = bentoml.detectron.get(stored.tags[request.param]).to_runner()
+        found.init_local(quiet=True)
+        yield request.param, found
+        found.destroy()
+
+
+@pytest.mark.parametrize("how", ["run", "async_run"])
+@pytest.mark.parametrize("name", list(dict.fromkeys(name for _, name in TABLE)))
+def test_in_process(stored: Stored, runner: tuple[str, Any], name: str, how: str) -> None:
+    kind, found = runner
+    given = inputs(stored.model.config)[name]
+
+    def ask() -> Any:
+        return found.run(*given) if how == "run" else asyncio.run(found.async_run(*given))
+
+    outcome = TABLE[kind, name]
+    if isinstance(outcome, str):
+        with pytest.raises(Exception, match=outcome):
+            ask()
+        return
+    assert told(ask()) == [_plain(one) for one in wanted(stored, kind, given)]
+    assert len(told(ask())) == outcome

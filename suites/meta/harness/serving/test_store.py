@@ -1,0 +1,480 @@
+"""The harness's own store: what is kept comes back, nothing half-written is served, nothing hostile is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.archives import FORMATS, RefusedArchive, pack, unpack
+from harness.digests import comparable
+from harness.errors import HarnessError, UsageError
+from harness.families import Model
+from harness.integrity import Damaged, seal
+from harness.serving.store import NotStored, PlainStore, StoreFull, TagTaken
+from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, came_back, changed_in_memory, state
+
+pytest.importorskip("bentoml")
+pytestmark = [pytest.mark.covers("M1", "M3"), *THEIR_WARNINGS]
+NAME = "detector"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return changed_in_memory("tv_ssdlite_tiny", tmp_path_factory.mktemp("model") / "source")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PlainStore:
+    return PlainStore(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def saved(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two versions of one name and one of another; copied, never changed."""
+    home = tmp_path_factory.mktemp("saved") / "home"
+    for tag in (f"{NAME}:v1", f"{NAME}:v2", "other:abc"):
+        PlainStore(home).save(tag, model)
+    return home
+
+
+@pytest.fixture
+def filled(saved: Path, tmp_path: Path) -> tuple[PlainStore, Path]:
+    shutil.copytree(saved, tmp_path / "filled")
+    return PlainStore(tmp_path / "filled"), tmp_path / "filled" / "models"
+
+
+def tags(store: PlainStore) -> list[str]:
+    return [str(found.tag) for found in store.list()]
+
+
+def test_everything_comes_back(store: PlainStore, model: Model) -> None:
+    before = state(model)
+    tag = store.save(NAME, model)
+    entry = store.get(str(tag))
+    module, config = entry.load()
+
+    class Back:
+        attached = entry.attached
+
+    Back.module, Back.config = module, config  # type: ignore[attr-defined]
+    back = came_back(model, Back)
+    assert back == before
+    assert entry.spec == model.spec
+    assert entry.differing() == []
+    assert state(model) == before
+
+
+def test_bentoml_itself_finds_it(store: PlainStore, model: Model, tmp_path: Path) -> None:
+    tag = store.save(f"{NAME}:v1", model)
+    code = (
+        "import bentoml, json, sys\n"
+        "found = bentoml.models.get(sys.argv[1])\n"
+        "print(json.dumps([str(m.tag) for m in bentoml.models.list()]), json.dumps(dict(found.info.labels)),"
+        " json.dumps(dict(found.info.metadata)), sep='\\n')"
+    )
+    home = {"BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, f"{NAME}:latest"],
+        env={**os.environ, **home},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listed, labels, metadata = map(json.loads, done.stdout.splitlines())
+    assert listed == [str(tag)]
+    assert labels == model.attached["labels"]
+    assert metadata == model.attached["metadata"]
+
+
+def test_tags_are_resolved(filled: tuple[PlainStore, Path]) -> None:
+    store, _ = filled
+    assert tags(store) == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
+    for asked, found in {NAME: "v2", f"{NAME}:latest": "v2", f"{NAME}:v1": "v1", "DETECTOR:V1": "v1", "other:a": "abc"}.items():
+        assert store.get(asked).tag.version == found
+    with pytest.raises(NotStored, match="may be detector:v1 or detector:v2"):
+        store.get(f"{NAME}:v")
+    for asked in ("nobody", f"{NAME}:v3"):
+        with pytest.raises(NotStored, match="It has: detector:v1, detector:v2, other:abc"):
+            store.get(asked)
+    with pytest.raises(UsageError, match="not a version"):
+        store.save("a:latest", None)  # type: ignore[arg-type]
+
+
+def test_a_tag_is_never_written_over(filled: tuple[PlainStore, Path], model: Model) -> None:
+    store, _ = filled
+    before = store.get(f"{NAME}:v1")
+    with pytest.raises(TagTaken, match="has detector:v1 already"):
+        store.save(f"{NAME}:v1", model)
+    assert store.get(f"{NAME}:v1").created == before.created
+    assert store.get(NAME).tag.version == "v2"
+
+
+def test_what_is_deleted_is_gone_and_the_newest_left_is_the_latest(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    assert str(store.delete(NAME)) == f"{NAME}:v2"
+    assert store.get(NAME).tag.version == "v1"
+    assert (models / NAME / "latest").read_text() == "v1"
+    store.delete(f"{NAME}:v1")
+    assert tags(store) == ["other:abc"]
+    assert not (models / NAME).exists()
+    with pytest.raises(NotStored):
+        store.delete(NAME)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_carries_an_entry_to_another_store(filled: tuple[PlainStore, Path], tmp_path: Path, suffix: str) -> None:
+    store, models = filled
+    archive = tmp_path / f"out{suffix}"
+    store.export(f"{NAME}:v1", archive)
+    other = PlainStore(tmp_path / "other")
+    assert str(other.take(archive)) == f"{NAME}:v1"
+    assert other.get(NAME).folder.joinpath("manifest.json").read_bytes() == (models / NAME / "v1" / "manifest.json").read_bytes()
+    with pytest.raises(TagTaken):
+        other.take(archive)
+    other.get(NAME).load()
+
+
+def test_an_old_entry_that_is_taken_does_not_become_the_latest(filled: tuple[PlainStore, Path], tmp_path: Path) -> None:
+    store, _ = filled
+    store.export(f"{NAME}:v1", tmp_path / "old.tar")
+    store.delete(f"{NAME}:v1")
+    store.take(tmp_path / "old.tar")
+    assert store.get(NAME).tag.version == "v2"
+
+
+FILES = ("tensors.safetensors", "detector.json", "objects.npz", "model.yaml", "manifest.json")
+
+
+def flip(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "attack",
+    [flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.unlink()],
+    ids=["flipped", "cut off", "missing"],
+)
+def test_every_damage_of_every_file_is_named_and_nothing_is_loaded(filled: tuple[PlainStore, Path], name: str, attack: Any) -> None:
+    store, models = filled
+    attack(models / NAME / "v1" / name)
+    # A flipped bit may turn one digest of the manifest into another: then it is the file that does not fit.
+    with pytest.raises(Damaged, match="|".join(FILES) if name == "manifest.json" else name):
+        store.get(f"{NAME}:v1")
+    assert store.get(f"{NAME}:v2").tag.version == "v2"
+    assert tags(store) == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
+
+
+def test_an_extra_file_is_named(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    (models / NAME / "v1" / "custom_objects.pkl").write_bytes(b"")
+    with pytest.raises(Damaged, match=r"custom_objects.pkl is not in the manifest"):
+        store.get(f"{NAME}:v1")
+
+
+def test_an_entry_that_was_moved_by_hand_is_not_taken_for_another(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    shutil.rmtree(models / "other" / "abc")
+    (models / NAME / "v1").rename(models / "other" / "abc")
+    with pytest.raises(Damaged, match="was saved as detector:v1"):
+        store.get("other:abc")
+
+
+def test_a_torn_entry_of_somebody_else_hides_nothing(filled: tuple[PlainStore, Path]) -> None:
+    """What a killed `bentoml` save leaves makes BentoML's own listing fail for everybody; not this one."""
+    import bentoml
+    from bentoml._internal.models import ModelStore
+
+    store, models = filled
+    (models / NAME / "torn").mkdir()
+    (models / NAME / "torn" / "saved_model.pth").write_bytes(b"half")
+    (models / NAME / "latest").write_text("torn")
+    with pytest.raises(bentoml.exceptions.BentoMLException, match="does not contain"):
+        ModelStore(models).list()
+    assert tags(store) == [f"{NAME}:torn", f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
+    assert [found.damage for found in store.list()] == ["it has no whole model.yaml: a save was interrupted", "", "", ""]
+    assert store.get(NAME).tag.version == "v2"
+    with pytest.raises(Damaged, match="has no manifest"):
+        store.get(f"{NAME}:torn")
+    store.delete(f"{NAME}:torn")
+    assert store.get(NAME).tag.version == "v2"
+    assert len(ModelStore(models).list()) == 3
+
+
+WRITE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from harness.families import family
+from harness.fixtures.models import MODELS
+from harness.serving.store import PlainStore
+import bentoml
+import numpy as np
+kind = family("torchvision")
+spec = MODELS["tv_ssdlite_tiny"]
+home = Path(sys.argv[1])
+(home / "source").mkdir(parents=True, exist_ok=True)
+model = kind.build(spec, kind.materialise(spec, home / "source"), np.zeros((96, 96, 3), np.uint8))
+store = PlainStore(home)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def writer(home: Path, code: str) -> subprocess.Popen[str]:
+    """A process that has a model and a store, waits for a line, and then does ``code``."""
+    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITE + code, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_a_save_killed_at_any_moment_leaves_nothing_half_written(saved: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(saved, home)
+    store = PlainStore(home)
+    # A child is forked for each save, and killed after a share of what the first save took.
+    code = """
+import os, signal, time
+def forked():
+    child = os.fork()
+    if child == 0:
+        store.save("killed", model)
+        os._exit(0)
+    return child
+began = time.monotonic()
+os.waitpid(forked(), 0)
+whole_s = time.monotonic() - began
+for moment in range(40):
+    child = forked()
+    time.sleep(whole_s * moment / 40)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print("done", flush=True)
+"""
+    process = writer(home, code)
+    begin(process)
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output) == (0, "done\n")
+    listed = store.list()
+    assert [str(found.tag) for found in listed if found.tag.name != "killed"] == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
+    assert not [found.damage for found in listed if found.damage]
+    for found in listed:
+        store.get(str(found.tag)).load()
+    # The first was left alone; of those that were killed, not all can have been done.
+    assert 1 <= sum(found.tag.name == "killed" for found in listed) < 41
+    # Whoever comes next tidies up behind them.
+    with store._staging() as staging:
+        assert [path for path in staging.parent.iterdir() if path.is_dir()] == [staging]
+
+
+def test_six_writers_and_readers_on_one_tag(saved: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(saved, home)
+    code = """
+import json, os
+from harness.serving.store import TagTaken
+def work():
+    made, taken = [], 0
+    for index in range(6):
+        made.append(str(store.save("shared", model)))
+        store.get("shared").load()
+        try:
+            store.save(f"once:v{index}", model)
+        except TagTaken:
+            taken += 1
+    print(json.dumps([made, taken]), flush=True)
+children = []
+for _ in range(6):
+    children.append(os.fork())
+    if children[-1] == 0:
+        work()
+        os._exit(0)
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    process = writer(home, code)
+    begin(process)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    answers = [json.loads(line) for line in output.splitlines()]
+    made = [tag for tags, _ in answers for tag in tags]
+    assert len(set(made)) == 36
+    # Of six that asked for one version, one got it.
+    assert sum(taken for _, taken in answers) == 36 - 6
+    store = PlainStore(home)
+    assert {str(found.tag) for found in store.list() if found.tag.name == "shared"} == set(made)
+    assert not [found.damage for found in store.list() if found.damage]
+    newest = max((found for found in store.list() if found.tag.name == "shared"), key=lambda found: found.created)
+    assert store.get("shared").tag == newest.tag
+
+
+def test_a_full_disk_costs_the_new_entry_and_nothing_else(saved: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(saved, home)
+    # Files may grow to so many bytes: the tensors do not fit, then the copy of them, then a small file.
+    code = """
+import resource
+from harness.serving.store import StoreFull
+for limit in (1_000, 100_000, 500_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        store.save("full", model)
+    except StoreFull as error:
+        print(str(error).splitlines()[0])
+"""
+    process = writer(home, code)
+    begin(process)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert len(output.splitlines()) == 3
+    assert all("there is no room in" in line for line in output.splitlines())
+    store = PlainStore(home)
+    assert tags(store) == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
+    assert not [found.damage for found in store.list() if found.damage]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this system lets nobody mount a small disk here")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk: Path, model: Model) -> None:
+    store = PlainStore(small_disk / "home")
+    made = []
+
+    def fill() -> None:
+        while len(made) < 20:
+            made.append(str(store.save(NAME, model)))
+
+    with pytest.raises(StoreFull, match="No space left on device"):
+        fill()
+    assert made
+    assert sorted(tags(store)) == sorted(made)
+    assert not [found.damage for found in store.list() if found.damage]
+    for tag in made:
+        store.get(tag).load()
+
+
+class Marks:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_pickle_in_an_archive_is_never_run(filled: tuple[PlainStore, Path], tmp_path: Path) -> None:
+    store, _ = filled
+    store.export(f"{NAME}:v1", tmp_path / "good.tar")
+    unpack(tmp_path / "good.tar", tmp_path / "evil")
+    mark = tmp_path / "marked"
+    (tmp_path / "evil" / "custom_objects.pkl").write_bytes(pickle.dumps(Marks(mark)))
+    np.savez(tmp_path / "evil" / "objects.npz", array0=np.array([Marks(mark)], dtype=object))
+    # It says of itself that it is whole: a manifest proves nothing about who wrote it.
+    seal(tmp_path / "evil")
+    pack(tmp_path / "evil", tmp_path / "evil.tar")
+    other = PlainStore(tmp_path / "other")
+    with pytest.raises((HarnessError, ValueError), match="pickle"):
+        other.take(tmp_path / "evil.tar")
+    assert other.list() == []
+    assert not mark.exists()
+    pickle.loads((tmp_path / "evil" / "custom_objects.pkl").read_bytes())  # noqa: S301 - it would have run
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("custom_objects", {"fine": [1], "live": object()}, "custom object 'live', a object"),
+        ("custom_objects", {"code": print}, "'code'"),
+        ("custom_objects", {"pair": (1, 2)}, "'pair', a tuple"),
+        ("custom_objects", {"keys": {1: "a"}}, "'keys', a dict"),
+        ("custom_objects", {"nested": {"deep": [np.array([None])]}}, "'nested'"),
+        ("custom_objects", {"trick": {"\0array": "array0"}}, "'trick'"),
+        ("metadata", {"set": {1}}, "metadata: 'set'"),
+        ("labels", {"pair": (1,)}, "labels: 'pair'"),
+        ("signatures", {"__call__": {"batch_dim": (0, 0)}}, "signatures: '__call__'"),
+    ],
+)
+def test_what_would_not_come_back_equal_is_refused_and_named(
+    store: PlainStore, model: Model, key: str, value: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        store.save(NAME, replace(model, attached={**model.attached, key: value}))
+    assert store.list() == []
+
+
+def test_objects_of_every_kept_kind_come_back_equal(store: PlainStore, model: Model) -> None:
+    objects = {
+        "array": np.arange(6, dtype=np.int16).reshape(2, 3),
+        "nested": {"deep": [np.zeros((0, 4), np.float32), "text", 1.5, None, True, {"empty": {}}]},
+        "scalar": np.array(7.5),
+        "nan": float("nan"),
+    }
+    store.save(NAME, replace(model, attached={"custom_objects": objects}))
+    back = store.get(NAME).attached
+    assert comparable(back["custom_objects"]) == comparable(objects)
+    assert back["labels"] == back["metadata"] == back["signatures"] == {}
+
+
+def test_another_version_of_a_package_is_named(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    path = models / NAME / "v1" / "detector.json"
+    document = json.loads(path.read_text())
+    document["versions"] |= {"torch": "1.0", "gone": "3"}
+    path.write_text(json.dumps(document))
+    seal(path.parent)
+    torch, gone = store.get(f"{NAME}:v1").differing()
+    assert torch.startswith("torch 1.0 when it was saved, ")
+    assert gone == "gone 3 when it was saved, not installed here"
+
+
+def test_a_newer_schema_is_said(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    path = models / NAME / "v1" / "detector.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9', 1))
+    seal(path.parent)
+    with pytest.raises(Damaged, match="schema version 9"):
+        store.get(f"{NAME}:v1")
+
+
+def test_a_foreign_archive_is_refused_in_words(store: PlainStore, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "model.yaml").write_text("name: a")
+    pack(tmp_path / "in", tmp_path / "foreign.tar.xz")
+    with pytest.raises(Damaged, match="was not written by this project"):
+        store.take(tmp_path / "foreign.tar.xz")
+    (tmp_path / "none.zip").write_bytes(b"PK")
+    with pytest.raises(RefusedArchive):
+        store.take(tmp_path / "none.zip")
+    assert store.list() == []
