@@ -1,14 +1,13 @@
 """The cache of built artifacts, by content: weights, spec, build options, adapter's source, versions of everything they use.
 
 An entry holds ``artifact/`` (what the adapter wrote), ``source/`` (the checkpoint the model was read from) and ``build/`` (the
-build's observation). Its files are listed with their digests in ``manifest.json``, written last: an entry without a manifest, or
-with one that does not fit, is built again.
+build's observation). `harness.integrity` lists every file of it, and the list is written last: an entry without one was never
+finished, one that does not fit is damaged, and both are built again.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
 import sys
 import threading
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from harness.digests import tree_sha256
 from harness.errors import InvalidRun
+from harness.integrity import MANIFEST, Damaged, demand_whole, seal
 from harness.observations import read_observation, write_observation
 from harness.types import digest
 
@@ -100,28 +99,30 @@ class Artifacts:
         return folder / "source"
 
     def kept_build(self, folder: Path) -> Observation | None:
-        """The build's observation where the entry is whole; None where it must be built."""
-        manifest = folder / "manifest.json"
-        if not manifest.is_file():
+        """The build's observation where the entry is whole; None where it was never finished.
+
+        Raises `harness.integrity.Damaged`, naming the files, where it is not as it was kept.
+        """
+        if not self.is_built(folder):
             return None
+        demand_whole(folder)
         try:
-            if json.loads(manifest.read_text()) != self._manifest(folder):
-                return None
             return read_observation(folder / "build")
-        except (ValueError, OSError, InvalidRun):
-            return None
+        except InvalidRun as error:
+            raise Damaged(f"{folder.name}/build cannot be read: {error.what}") from error
 
     def keep_build(self, folder: Path, observation: Observation) -> None:
         """Make the entry whole."""
         write_observation(folder / "build", observation)
-        (folder / "manifest.json").write_text(json.dumps(self._manifest(folder)))
+        seal(folder, links=True)
 
     def is_built(self, folder: Path) -> bool:
         """Whether the entry is whole, without reading it all."""
-        return (folder / "manifest.json").is_file()
+        return (folder / MANIFEST).is_file()
 
     def clear(self, folder: Path) -> None:
-        """Empty the entry."""
+        """Empty the entry; whoever is killed at it leaves one that was never finished, not a damaged one."""
+        (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
         folder.mkdir()
 
@@ -142,9 +143,6 @@ class Artifacts:
             if _away(place).is_dir():
                 shutil.rmtree(place, ignore_errors=True)
                 _away(place).rename(place)
-
-    def _manifest(self, folder: Path) -> dict[str, str]:
-        return {name: tree_sha256(folder / name) for name in ("artifact", "source", "build")}
 
 
 def _away(place: Path) -> Path:

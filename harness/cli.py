@@ -245,6 +245,7 @@ def env(as_json: bool) -> None:
 
 
 main.add_command(commands.serve)
+main.add_command(commands.demo)
 main.add_command(commands.store)
 
 if __name__ == "__main__":

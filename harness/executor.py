@@ -24,6 +24,7 @@ from harness import isolation
 from harness.artifacts import Artifacts
 from harness.errors import RunFolderError
 from harness.fixtures.decks import Deck
+from harness.integrity import Damaged
 from harness.journal import unwritable
 from harness.observations import OBSERVATION_FILE, read_observation, write_observation
 from harness.plan import PlannedCell
@@ -191,10 +192,10 @@ class Executor:
                     self._conclude(job, Observation(job, error=why))
 
     def _one(self, job: Job, planned: PlannedCell, cached: Path) -> None:
+        damage: tuple[str, ...] = ()
         if job.purpose is Purpose.BUILD:
-            kept = self._artifacts.kept_build(cached)
-            # An error may have been this machine's, for a moment: it is never taken from the cache.
-            if kept is not None and kept.error is None:
+            kept, damage = self._kept(cached)
+            if kept is not None:
                 self._conclude(job, dataclasses.replace(kept, job=job, notes=(*kept.notes, "artifact from the cache")))
                 return
             self._artifacts.clear(cached)
@@ -205,7 +206,17 @@ class Executor:
         observation = self._performed(job, planned, cached, [image.id for image in self._deck(job).images])
         if job.purpose is Purpose.BUILD and observation.build_s is not None:
             self._artifacts.keep_build(cached, observation)
+            observation = dataclasses.replace(observation, notes=(*observation.notes, *damage))
         self._conclude(job, observation)
+
+    def _kept(self, cached: Path) -> tuple[Observation | None, tuple[str, ...]]:
+        """What the cache has of a build, and what to say of it where it was damaged."""
+        try:
+            kept = self._artifacts.kept_build(cached)
+        except Damaged as error:
+            return None, (f"the artifact in the cache was damaged, and is built anew: {error.what}",)
+        # An error may have been this machine's, for a moment: it is never taken from the cache.
+        return (kept if kept is not None and kept.error is None else None), ()
 
     def _performed(self, job: Job, planned: PlannedCell, cached: Path, images: Sequence[str]) -> Observation:
         scratch = self._work / job.slug

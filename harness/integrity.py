@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 from uuid import uuid4
@@ -35,16 +35,20 @@ def _inside(name: str) -> str:
 
 
 class FileEntry(BaseModel):
-    """One file: its size in bytes and its ``sha256`` in hexadecimal."""
+    """One file: its size in bytes and its ``sha256`` in hexadecimal; of a ``link`` those of the path that it holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size_bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    link: bool = False
 
     @classmethod
     def of(cls, path: Path) -> FileEntry:
-        """The entry of a file as it lies there."""
+        """The entry of a file, or of a link, as it lies there."""
+        if path.is_symlink():
+            held = os.fsencode(path.readlink())
+            return cls(sha256=sha256(held).hexdigest(), size_bytes=len(held), link=True)
         with path.open("rb") as file:
             return cls(sha256=file_digest(file, "sha256").hexdigest(), size_bytes=file.tell())
 
@@ -58,12 +62,15 @@ class Manifest(BaseModel):
     files: Mapping[Annotated[str, AfterValidator(_inside)], FileEntry]
 
     @classmethod
-    def of(cls, folder: Path) -> Manifest:
-        """The manifest of a folder as it is, a manifest in it left out. Raises `Damaged` for what is no plain file."""
+    def of(cls, folder: Path, *, links: bool = False) -> Manifest:
+        """The manifest of a folder as it is, a manifest in it left out.
+
+        Raises `Damaged` for what is no plain file; with ``links``, a link is listed by what it says, wherever that leads.
+        """
         files = {}
         for path in _below(folder):
             name = path.relative_to(folder).as_posix()
-            if path.is_symlink() or not path.is_file():
+            if not (links if path.is_symlink() else path.is_file()):
                 raise Damaged(f"{folder.name}/{name} is a {_kind(path)}", "A manifest lists plain files; store what it points to.")
             files[name] = FileEntry.of(path)
         return cls(files=files)
@@ -110,9 +117,9 @@ class Manifest(BaseModel):
             raise Damaged(f"{folder.name} is damaged: {'; '.join(faults[:_NAMED])}{more}", cure)
 
 
-def seal(folder: Path) -> None:
-    """Write the manifest of all that lies in ``folder`` now."""
-    Manifest.of(folder).write(folder)
+def seal(folder: Path, *, links: bool = False) -> None:
+    """Write the manifest of all that lies in ``folder`` now, as `Manifest.of` makes it."""
+    Manifest.of(folder, links=links).write(folder)
 
 
 def demand_whole(folder: Path) -> None:
@@ -140,9 +147,9 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _unlike(entry: FileEntry, path: Path, *, contents: bool) -> str:
-    if path.is_symlink() or not path.is_file():
-        return f"is a {_kind(path)} and no file"
-    size = path.stat().st_size
+    if path.is_symlink() != entry.link or not (path.is_symlink() or path.is_file()):
+        return f"is a {_kind(path)} and no {'link' if entry.link else 'file'}"
+    size = path.lstat().st_size
     if size < entry.size_bytes:
         return f"is cut off: {size} of {entry.size_bytes} bytes"
     if size > entry.size_bytes:
@@ -151,7 +158,9 @@ def _unlike(entry: FileEntry, path: Path, *, contents: bool) -> str:
 
 
 def _kind(path: Path) -> str:
-    return "link" if path.is_symlink() else "special file"
+    if path.is_symlink():
+        return "link"
+    return "file" if path.is_file() else "special file"
 
 
 def _first_line(error: Exception) -> str:

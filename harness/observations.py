@@ -70,7 +70,9 @@ class _Document(BaseModel):
     source: Restoration | None
     source_after: Restoration | None
     restored: Restoration | None
+    rechanged: Restoration | None = None
     resaved: Restoration | None
+    archived: Mapping[str, Restoration | str] = Field(default_factory=dict)
     isolation: Mapping[str, str]
     notes: tuple[str, ...]
     stages: tuple[StageReport, ...] = ()

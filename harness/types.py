@@ -272,8 +272,9 @@ class Observation:
     """What one job left behind. Times in seconds, sizes in bytes; ``answers`` by image id, in the deck's order. Equal to itself.
 
     Build observations also carry ``source`` (the restoration of the live model before saving), ``source_after`` (the same after
-    saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process) and ``resaved`` (saved from
-    what was loaded, and loaded again). One with both ``build_s`` and an error made the artifact, but could not open it again in
+    saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process), ``rechanged`` (what was loaded,
+    its weights perturbed once more), ``resaved`` (that, saved and loaded again) and ``archived`` (by an archive's ending: the
+    artifact exported, imported and opened, or what was said where it could not be). One with both ``build_s`` and an error made the artifact, but could not open it again in
     the same process or save what it loaded: the artifact's other jobs run all the same.
 
     The reference's parity observation has ``ledgers``, by image id: what it weighed up.
@@ -297,7 +298,9 @@ class Observation:
     source: Restoration | None = None
     source_after: Restoration | None = None
     restored: Restoration | None = None
+    rechanged: Restoration | None = None
     resaved: Restoration | None = None
+    archived: Mapping[str, Restoration | str] = field(default_factory=dict)
     isolation: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stages: tuple[StageReport, ...] = ()

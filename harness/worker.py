@@ -195,21 +195,63 @@ def _perturbed_model(order: Order) -> Model:
 
 def _reopened(order: Order, stage: _Stage, adapter: Any, model: Model, artifact: Path) -> dict[str, Any]:
     """Open the artifact in the process that made it, save what came back, and open that; nothing for backends without an object."""
+    from harness.perturb import perturb
+
     stage.enter("open again in the same process")
     with _opened(order, artifact) as detector:
         back = detector.restored
         if back is None:
-            return {}
+            return {"restored": detector.restoration(), "archived": _archived(order, stage, adapter, artifact)}
         answers = _answer(detector, order, stage)
         restored = detector.restoration()
         stage.enter("save what was loaded")
         config = model.config if back.config is None else back.config
         again = dataclasses.replace(model, module=back.module, config=config, native={**model.native, **back.native})
         second = _empty(Path(order.scratch) / "resaved")
+        # Other weights than the first time, and these again afterwards: whatever keeps the first object gives itself away.
+        held = {name: tensor.detach().clone() for name, tensor in _tensors(back.module)}
+        perturb(back.module, order.seed + 1)
+        rechanged = detector.restoration()
         adapter.build(again, order.variant, second)
+        for name, tensor in _tensors(back.module):
+            tensor.data.copy_(held[name])
     stage.enter("open what was saved again")
     with _opened(order, second) as detector:
-        return {"answers": answers, "restored": restored, "resaved": detector.restoration()}
+        resaved = detector.restoration()
+    archived = _archived(order, stage, adapter, artifact)
+    return {"answers": answers, "restored": restored, "rechanged": rechanged, "resaved": resaved, "archived": archived}
+
+
+def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _archived(order: Order, stage: _Stage, adapter: Any, artifact: Path) -> dict[str, Restoration | str]:
+    """By ending: the artifact exported, imported and opened, or what was said. Equal files are opened once."""
+    from harness.adapters import Archiving
+    from harness.digests import tree_sha256
+
+    found: dict[str, Restoration | str] = {}
+    opened: dict[str, Restoration] = {}
+    for ending in adapter.archives(order.variant) if isinstance(adapter, Archiving) else ():
+        stage.enter(f"export and import {ending}")
+        archive = _empty(Path(order.scratch) / "exported") / f"archive{ending}"
+        taken = _empty(Path(order.scratch) / "taken")
+        try:
+            adapter.export(artifact, order.variant, archive)
+            adapter.take(archive, order.variant, taken)
+            content = tree_sha256(taken)
+            if content not in opened:
+                with _opened(order, taken) as detector:
+                    restored = detector.restoration()
+                if restored is None:
+                    continue
+                opened[content] = restored
+            found[ending] = opened[content]
+        except Exception as error:  # noqa: BLE001 - what an archive does is judged by its own check
+            found[ending] = redacted(told(error), order.folders)[:600]
+    return found
 
 
 def _answers(order: Order, stage: _Stage) -> Observation:

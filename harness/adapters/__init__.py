@@ -96,6 +96,20 @@ class ServedSession(Protocol):
 Session = DetectorSession | GraphSession
 
 
+@runtime_checkable
+class Archiving(Protocol):
+    """What a store's adapter may offer besides: its library's own export and import of what it holds."""
+
+    def archives(self, variant: Variant) -> tuple[str, ...]:
+        """The endings of the archives that it can make, ``.tar.gz`` and the like; none where the route has none."""
+
+    def export(self, artifact: Path, variant: Variant, archive: Path) -> None:
+        """Write what the artifact holds to ``archive``; files of the adapter's own may lie beside it, under names that begin so."""
+
+    def take(self, archive: Path, variant: Variant, artifact: Path) -> None:
+        """Import ``archive`` into the empty folder ``artifact``, which `Adapter.open` then opens."""
+
+
 class Adapter(Protocol):
     """One backend. ``name`` is the file's stem, the word on the command line and the stem of the waiver file."""
 

@@ -1,6 +1,8 @@
 """A detector behind BentoML's HTTP server: stored, served in processes of its own, asked over loopback.
 
-``service`` is the `@bentoml.service` class of `harness.serving.service` over the plain store, which ``harness serve`` starts too.
+``service`` is the `@bentoml.service` class of `harness.serving.service` over the plain store, which ``harness serve`` starts too;
+``bento`` is the same, built, exported, imported into another home and served from there. ``legacy`` is the service that BentoML's
+guides write over its own routes, with what these lose; ``legacy_mended`` adds the lines that a user needs.
 """
 
 from __future__ import annotations
@@ -8,21 +10,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from harness.adapters.bentoml_store import ADAPTER as STORE
+from harness.adapters.bentoml_store import SPEC, stored_tag
+from harness.adapters.torch_eager import read_spec
 from harness.errors import HarnessError
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
     from harness.detections import Detections, Pixels
     from harness.families import Model
+    from harness.serving.settings import Settings
     from harness.types import ModelSpec
 
 _TOKEN = "of-a-server-on-loopback"  # noqa: S105 - it guards nothing: the server lives for one job
 _PATIENCE_S = 120
+_BENTO = "detector.bento"
 
 
 class HttpSession:
@@ -88,33 +97,66 @@ class BentomlService:
     name = "bentoml_service"
     requires = ("bentoml", "torch", "safetensors")
     serves = True
-    variants = (Variant("service", base=False),)
+    variants = (
+        Variant("service", base=False),
+        Variant("bento", build={"bento": True}, base=False),
+        Variant("legacy", build={"legacy": True}, base=False),
+        Variant("legacy_mended", build={"legacy": True}, open={"mended": True}, base=False, mends="legacy"),
+    )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """Nothing: what the store holds is served."""
-        return None
+        """What the store holds is served; the library's own routes know no ``LazyConfig``."""
+        return STORE.declines(model, _route(model), device) if variant.build.get("legacy") else None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
-        """Store the model; the artifact is the store."""
+        """Store the model; the artifact is the store, or an archive with the Bento."""
+        from harness.serving.bento import build_bento
         from harness.serving.store import PlainStore
 
-        PlainStore(artifact).save(model.spec.id.lower(), model)
+        if variant.build.get("legacy"):
+            STORE.build(model, _route(model.spec), artifact)
+            return
+        with TemporaryDirectory() as folder:
+            store = PlainStore(Path(folder) if variant.build.get("bento") else artifact)
+            tag = str(store.save(model.spec.id.lower(), model))
+            if variant.build.get("bento"):
+                build_bento(store, tag, artifact / _BENTO)
+                (artifact / SPEC).write_text(json.dumps(asdict(model.spec), default=dict, indent=1))
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[HttpSession]:
         """Start the server; raises `harness.serving.server.NotServing` where it does not come up."""
-        from tempfile import TemporaryDirectory
+        from harness.serving.server import serving
 
-        from harness.serving.server import DETECTOR, serving
-        from harness.serving.settings import Settings
-        from harness.serving.store import PlainStore
+        with TemporaryDirectory() as folder:
+            target, settings, spec = _served(artifact.resolve(), variant, device, Path(folder) / "home")
+            with serving(target, settings, Path(folder) / "log") as server:
+                yield HttpSession(server.url, spec, settings.token)
 
-        store = PlainStore(artifact.resolve())
-        (listed,) = store.list()
-        entry = store.get(str(listed.tag))
-        settings = Settings(str(entry.tag), store.home, _TOKEN, device)
-        with TemporaryDirectory() as folder, serving(DETECTOR, settings, Path(folder) / "log") as server:
-            yield HttpSession(server.url, entry.spec, _TOKEN)
+
+def _served(artifact: Path, variant: Variant, device: str, home: Path) -> tuple[str, Settings, ModelSpec]:
+    """What ``bentoml serve`` is told, and the specification of what it serves; ``home`` is where a Bento is imported to."""
+    from harness.serving.bento import take_bento
+    from harness.serving.server import DETECTOR, LEGACY
+    from harness.serving.settings import Settings
+    from harness.serving.store import PlainStore
+
+    if variant.build.get("legacy"):
+        tag, mended = stored_tag(artifact), bool(variant.open.get("mended"))
+        return LEGACY, Settings(tag, artifact, None, device, mended=mended), read_spec(artifact / SPEC)
+    if variant.build.get("bento"):
+        bento = take_bento(artifact / _BENTO, home)
+        return bento, Settings("", home, _TOKEN, device), read_spec(artifact / SPEC)
+    store = PlainStore(artifact)
+    (listed,) = store.list()
+    entry = store.get(str(listed.tag))
+    return DETECTOR, Settings(str(entry.tag), store.home, _TOKEN, device), entry.spec
+
+
+def _route(spec: ModelSpec) -> Variant:
+    """The variant of `bentoml_store` whose guide makes a service of it."""
+    wanted = "predictor" if spec.family == "detectron2" else "pytorch"
+    return next(variant for variant in STORE.variants if variant.id == wanted)
 
 
 ADAPTER = BentomlService()

@@ -9,6 +9,7 @@ variants add the one line that a user needs where the documented route does not 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -23,6 +24,7 @@ from harness.adapters.detectron2_predictor import predict_each
 from harness.adapters.onnxruntime_session import OrtSession, quiet_onnxruntime
 from harness.adapters.torch_eager import effective_of, full_fp32, read_spec
 from harness.adapters.torchscript_module import TorchscriptSession
+from harness.archives import FORMATS
 from harness.errors import Unavailable
 from harness.families import family
 from harness.families.detectron2_configs import lazy_spec
@@ -37,9 +39,9 @@ if TYPE_CHECKING:
     from harness.types import ModelSpec
 
 _RECEIPT = "receipt.json"
-_SPEC = "spec.json"
-_WEIGHTS = "saved_model.pth"
-_CONFIG = "config"
+SPEC = "spec.json"
+WEIGHTS = "saved_model.pth"
+CONFIG = "config"
 _FAMILY_OF_ROUTE = {
     "module": "detectron2",
     "predictor": "detectron2",
@@ -147,6 +149,39 @@ class BentomlStore:
             return "bentoml.detectron rebuilds a model from a CfgNode; this one is made from a LazyConfig." if lazy else None
         return f"BentoML's {route} route is for {_FAMILY_OF_ROUTE[route]} models, this one is {model.family}'s."
 
+    def archives(self, variant: Variant) -> tuple[str, ...]:
+        """Those of `harness.archives`, and BentoML's own ``.bentomodel`` where BentoML makes them."""
+        return FORMATS if variant.build["route"] == "plain" else (".bentomodel", *FORMATS)
+
+    def export(self, artifact: Path, variant: Variant, archive: Path) -> None:
+        """``bentoml.models.export_model``, or the plain store's; our own notes lie beside the archive."""
+        tag = stored_tag(artifact)
+        if variant.build["route"] == "plain":
+            from harness.serving.store import PlainStore
+
+            PlainStore(artifact).export(tag, archive)
+        else:
+            with bentoml_home(artifact):
+                import bentoml
+
+                bentoml.models.export_model(tag, str(archive))
+        for note in artifact.glob("*.json"):
+            shutil.copy(note, archive.with_name(f"{archive.name}.{note.name}"))
+
+    def take(self, archive: Path, variant: Variant, artifact: Path) -> None:
+        """``bentoml.models.import_model``, or the plain store's."""
+        if variant.build["route"] == "plain":
+            from harness.serving.store import PlainStore
+
+            PlainStore(artifact).take(archive)
+        else:
+            with bentoml_home(artifact):
+                import bentoml
+
+                bentoml.models.import_model(str(archive))
+        for note in archive.parent.glob(f"{archive.name}.*.json"):
+            shutil.copy(note, artifact / note.name.removeprefix(f"{archive.name}."))
+
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Save the model into a store in ``artifact``, with exactly the objects of `Model.attached`."""
         name = model.spec.id.lower()
@@ -157,13 +192,13 @@ class BentomlStore:
         else:
             tag = _saved(name, model, variant.build["route"], artifact)
         (artifact / _RECEIPT).write_text(json.dumps({"tag": tag}))
-        (artifact / _SPEC).write_text(json.dumps(asdict(model.spec), default=dict, indent=1))
+        (artifact / SPEC).write_text(json.dumps(asdict(model.spec), default=dict, indent=1))
 
     @contextmanager
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[StoreSession | StoredGraphSession]:
         """Get the model by its tag and load it for ``device``."""
-        tag = json.loads((artifact / _RECEIPT).read_text())["tag"]
-        spec = read_spec(artifact / _SPEC)
+        tag = stored_tag(artifact)
+        spec = read_spec(artifact / SPEC)
         with full_fp32():
             if variant.build["route"] == "plain":
                 yield _from_plain(artifact, tag, device)
@@ -171,6 +206,11 @@ class BentomlStore:
                 yield _graph_from_library(artifact, tag, variant, device)
             else:
                 yield _from_library(artifact, tag, variant, device, spec)
+
+
+def stored_tag(artifact: Path) -> str:
+    """The tag that `BentomlStore.build` gave what is in its artifact."""
+    return str(json.loads((artifact / _RECEIPT).read_text())["tag"])
 
 
 def _saved(name: str, model: Model, route: str, home: Path) -> str:
@@ -219,9 +259,9 @@ def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: Mod
         if "weights_only" in variant.open:
             options["weights_only"] = variant.open["weights_only"]
         if variant.open.get("weights_from_store"):
-            stored.custom_objects[_CONFIG].MODEL.WEIGHTS = stored.path_of(_WEIGHTS)
+            stored.custom_objects[CONFIG].MODEL.WEIGHTS = stored.path_of(WEIGHTS)
         loaded = backend.load_model(stored, **options)
-        return StoreSession(spec, loaded, stored.custom_objects.get(_CONFIG), _attached(stored))
+        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), _attached(stored))
 
 
 def _traced(model: Model, artifact: Path) -> Any:
@@ -278,7 +318,7 @@ def _attached(stored: Any) -> dict[str, Any]:
     return {
         "labels": dict(stored.info.labels),
         "metadata": dict(stored.info.metadata),
-        "custom_objects": {name: value for name, value in stored.custom_objects.items() if name != _CONFIG},
+        "custom_objects": {name: value for name, value in stored.custom_objects.items() if name != CONFIG},
         "signatures": {name: _signature(signature) for name, signature in stored.info.signatures.items()},
     }
 

@@ -117,7 +117,7 @@ def attached(evidence: Evidence) -> Judgement:
 
 
 def resaved(evidence: Evidence) -> Judgement:
-    """What was loaded, saved once more and loaded again, has the same content."""
+    """What was loaded, its weights changed, saved once more and loaded again, has the content that was saved."""
     build = evidence.observed[Purpose.BUILD]
     parity = evidence.observed.get(Purpose.PARITY)
     if build.error is not None and parity is not None and parity.error is not None:
@@ -128,13 +128,33 @@ def resaved(evidence: Evidence) -> Judgement:
         return Judgement(Status.DECLINED, f"{NO_OBJECT}: there is nothing to save once more")
     if build.resaved is None:
         return Judgement(Status.DECLINED, "this route cannot save what it loaded")
-    first, second = build.restored, build.resaved
+    first, second = build.rechanged or build.restored, build.resaved
     differences = [*tensor_differences(first, second), *kept_differences(first, second)]
     compared = len(first.tensors) + len(first.attached)
     if differences:
         reason = f"after saving what was loaded: {differences[0]}"
         return Judgement(Status.FAILED, reason, compared, tensor_measures(first, second))
     return Judgement(Status.PASSED, f"{compared} tensors and attachments have the same content after a second save", compared)
+
+
+def archived(evidence: Evidence) -> Judgement:
+    """What is exported to an archive and imported again has the same content, in every format."""
+    build = evidence.observed[Purpose.BUILD]
+    if not build.archived or build.restored is None:
+        return Judgement(
+            Status.DECLINED, "this backend has no export and import of its own, or did not open before it came to that"
+        )
+    compared = 0
+    for ending, found in build.archived.items():
+        compared += 1
+        if isinstance(found, str):
+            return Judgement(Status.FAILED, f"what is exported to a {ending} cannot be had back: {found}", compared)
+        differences = [*tensor_differences(build.restored, found), *kept_differences(build.restored, found)]
+        compared += len(build.restored.tensors) + len(build.restored.attached)
+        if differences:
+            reason = f"exported to a {ending} and imported: {differences[0]}"
+            return Judgement(Status.FAILED, reason, compared, tensor_measures(build.restored, found))
+    return Judgement(Status.PASSED, f"the same content from {', '.join(build.archived)}", compared)
 
 
 def _of(observation: Observation) -> Restoration | None:
@@ -243,10 +263,20 @@ CHECKS = (
     _check(
         "resaved",
         "Saving again changes nothing",
-        "The model that was loaded is saved once more and loaded again: tensors, config and attachments have the same "
-        "content. What usually breaks it: wrappers that pile up, prefixes in names, casts that round twice. What to do: "
-        "compare the two stores.",
+        "The model that was loaded, its weights perturbed once more, is saved and loaded again in the same process: tensors, "
+        "config and attachments are those that were saved. What usually breaks it: wrappers that pile up, prefixes in names, "
+        "casts that round twice, a loaded object that is kept and handed out again. What to do: compare the two stores.",
         {Purpose.BUILD, Purpose.PARITY},
         resaved,
+    ),
+    _check(
+        "archived",
+        "Export and import change nothing",
+        "What the store holds is exported to an archive of every format that it offers, imported into an empty store and "
+        "opened: tensors, config and attachments have the same content. Backends without an export are declined. What "
+        "usually breaks it: a file that is left out, a path into the old store. What to do: list the archive and "
+        "compare it with the entry's folder.",
+        {Purpose.BUILD, Purpose.PARITY},
+        archived,
     ),
 )

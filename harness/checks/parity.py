@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import levels
+from harness.certificates import Limits
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import other_than_asked
 from harness.checks.reference import NoiseFloor, limits, noise_floor
 from harness.compare import Comparison, Output, Pair, compare
 from harness.pairs import Quantity
-from harness.types import Measure, Purpose, Status
+from harness.types import Measure, Observation, Purpose, Status
 
 Judge: TypeAlias = Callable[[Evidence], Judgement]
 Measured: TypeAlias = Callable[[Evidence, Comparison, NoiseFloor], Judgement]
@@ -44,8 +46,15 @@ def precision_class(evidence: Evidence, purpose: Purpose = Purpose.PARITY) -> st
 def compared(evidence: Evidence, floor: NoiseFloor, compares: tuple[Output, ...] = ()) -> Comparison:
     """The cell's answers beside the reference's, on the whole deck."""
     reference, own = (side[Purpose.PARITY] for side in (evidence.reference, evidence.observed))
-    deck = [image.id for image in evidence.images]
-    return compare(reference.answers, own.answers, limits(evidence, floor), deck, compares, reference.ledgers)
+    return _compared(reference, own, limits(evidence, floor), tuple(image.id for image in evidence.images), compares)
+
+
+@lru_cache(maxsize=512)
+def _compared(
+    reference: Observation, own: Observation, tolerance: Limits, deck: tuple[str, ...], compares: tuple[Output, ...]
+) -> Comparison:
+    """Kept: four checks of a cell ask for the same one, each after those of all other cells."""
+    return compare(reference.answers, own.answers, tolerance, deck, compares, reference.ledgers)
 
 
 def _at_fp32(judge: Measured, output: str, compares: tuple[Output, ...]) -> Judge:

@@ -50,9 +50,7 @@ def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, 
     for sentence in entry.differing():
         click.echo(f"harness: {sentence}", err=True)
     settings = Settings(str(entry.tag), store.home.resolve(), token, device)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = _stopping()
     with (
         TemporaryDirectory(prefix="harness-serve-") as folder,
         serving(DETECTOR, settings, Path(folder) / "log", host, port) as server,
@@ -62,6 +60,25 @@ def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, 
         while not stopped.wait(0.5):
             if server.process.poll() is not None:
                 raise UsageError(f"the server ended by itself, with status {server.process.returncode}", "Start it again.")
+    click.echo("stopped")
+
+
+@click.command()
+@click.option("--endpoint", default="", metavar="URL", help="Where the detector is served; can be typed on the page too.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to show the page at.")
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+def demo(endpoint: str, host: str, port: int) -> None:
+    """Show a page that asks a served detector: endpoint, token and picture in, the picture with its detections out."""
+    from harness.serving.demo import showing
+
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"{endpoint} is no address of a served detector", "It begins with http:// or https://.")
+    if host not in _LOOPBACK:
+        click.echo(f"harness: everybody who reaches {host} may use the page, and from this machine.", err=True)
+    stopped = _stopping()
+    with showing(endpoint, host, port) as address:
+        click.echo(f"the page is at {address}. Ctrl-C stops it.")
+        stopped.wait()
     click.echo("stopped")
 
 
@@ -130,6 +147,25 @@ def export(tag: str, archive: Path, home: Path | None) -> None:
 def import_(archive: Path, home: Path | None) -> None:
     """Store what an export wrote; a hostile or damaged archive is refused whole."""
     click.echo(f"stored {_opened(home).take(archive)}")
+
+
+@store.command()
+@click.argument("tag")
+@click.argument("archive", type=click.Path(path_type=Path))
+@_home
+def bento(tag: str, archive: Path, home: Path | None) -> None:
+    """Make a Bento of TAG in ARCHIVE (.bento): for `bentoml import`, then `bentoml serve` or `bentoml containerize`."""
+    from harness.serving.bento import build_bento
+
+    click.echo(f"{build_bento(_opened(home), tag, archive)} is in {archive}")
+
+
+def _stopping() -> threading.Event:
+    """Set once this process is asked to end."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
 
 
 def _opened(home: Path | None) -> PlainStore:

@@ -8,6 +8,7 @@ colour profile; of an animation the first picture is taken.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +35,26 @@ class BadPicture(UsageError):
 
 def decoded(content: bytes, largest_px: int = LARGEST_PX) -> Pixels:
     """A picture file as ``uint8 [H, W, 3]``, RGB. Raises `BadPicture`; a picture that is too large is not decoded at all."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if not content:
         raise BadPicture("the picture is empty: 0 bytes", "Send the whole file.")
+    return _decoded(lambda: Image.open(BytesIO(content), formats=FORMATS), largest_px)
+
+
+def pixels_of(image: Any, largest_px: int = LARGEST_PX) -> Pixels:
+    """What `decoded` makes of a file, of one that Pillow has opened and not yet decoded. Raises `BadPicture`."""
+    return _decoded(lambda: image, largest_px)
+
+
+def _decoded(opened: Callable[[], Any], largest_px: int) -> Pixels:
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             # Pillow warns of what it can read all the same, and of large pictures where ours is the limit.
             warnings.simplefilter("ignore")
-            return _opened(Image.open(BytesIO(content), formats=FORMATS), largest_px)
+            return _opened(opened(), largest_px)
     except UnidentifiedImageError as error:
         raise BadPicture("this is no picture", f"Send one of {', '.join(FORMATS)}.") from error
     except Image.DecompressionBombError as error:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DETECTOR = "harness.serving.target:DetectorService"
 """What `start` is told to serve a detector of the plain store."""
 
+LEGACY = "harness.serving.legacy_target:service"
+"""What `start` is told to serve an entry of BentoML's own routes, as its guides do."""
+
 _MARK = "HARNESS_SERVER_MARK"
 """In the environment of every process of one server: some of them leave its session and its process tree."""
 
@@ -85,7 +88,7 @@ class Server:
 
 def start(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", port: int = 0) -> Server:
     """``bentoml serve`` of a target in this environment, once it answers; port 0 takes a free one. Raises `NotServing`."""
-    port = port or _free_port(host)
+    port = port or free_port(host)
     mark = uuid4().hex
     variables = {**os.environ, **settings.variables(), "BENTOML_DO_NOT_TRACK": "True", _MARK: mark}
     command = [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port), "--api-workers", "1"]
@@ -132,7 +135,8 @@ def _said(server: Server) -> str:
     return " ".join(line.strip() for line in told)[-500:] or "it said nothing"
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """A port of ``host`` that nobody listens at now."""
     with socket.socket() as plug:
         plug.bind((host, 0))
         port: int = plug.getsockname()[1]

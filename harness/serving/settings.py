@@ -10,14 +10,14 @@ from harness.errors import UsageError
 from harness.serving.pictures import LARGEST_PX
 
 _PREFIX = "HARNESS_SERVE_"
-_NAMES = ("tag", "token", "device", "largest_px", "threads")
+_NAMES = ("tag", "token", "device", "largest_px", "threads", "mended")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is served and how; ``home`` is the store's ``BENTOML_HOME``, ``token`` None lets everybody in.
 
-    ``threads`` is how many the detector may use, 0 what its library chooses.
+    ``threads`` is how many the detector may use, 0 what its library chooses; ``mended`` concerns the legacy service alone.
     """
 
     tag: str
@@ -26,6 +26,7 @@ class Settings:
     device: str = "cpu"
     largest_px: int = LARGEST_PX
     threads: int = 0
+    mended: bool = False
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -35,7 +36,7 @@ class Settings:
             raise UsageError(f"{_PREFIX}TAG names no model", "Start the service with `harness serve TAG`.")
         home = Path(environment.get("BENTOML_HOME") or Path.home() / "bentoml")
         numbers = int(told["largest_px"] or LARGEST_PX), int(told["threads"] or 0)
-        return cls(told["tag"], home, told["token"] or None, told["device"] or "cpu", *numbers)
+        return cls(told["tag"], home, told["token"] or None, told["device"] or "cpu", *numbers, bool(told["mended"]))
 
     def variables(self) -> dict[str, str]:
         """As variables of the environment of the serving process."""

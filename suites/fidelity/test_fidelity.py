@@ -50,3 +50,9 @@ def test_what_was_stored_beside_comes_back(verdict: Verdict) -> None:
 @pytest.mark.covers("M1", "M2")
 def test_saving_what_was_loaded_changes_nothing(verdict: Verdict) -> None:
     verdict.demand()
+
+
+@pytest.mark.check("fidelity.archived")
+@pytest.mark.covers("M1", "M2")
+def test_archives_bring_the_same_back(verdict: Verdict) -> None:
+    verdict.demand()

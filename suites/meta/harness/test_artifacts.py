@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -10,10 +13,12 @@ from threading import Event
 import pytest
 
 from harness.artifacts import Artifacts
+from harness.integrity import Damaged
 from harness.plan import PlannedCell
 from harness.registry import load_adapter
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Variant, Weights
 
+ROOT = Path(__file__).parents[3]
 SPEC = ModelSpec("m", "torchvision", {"width": 1}, Weights("shipped", "m", "aa"), "detection", ("a",), 0.05, 20)
 CELL = Cell("m", "torch_eager", "fp32", "cpu")
 PLANNED = PlannedCell(CELL, SPEC, Variant("fp32"), "torch_eager")
@@ -45,20 +50,102 @@ def test_what_was_built_is_found_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["artifact/file", "source/file", "build/observation.json", "manifest.json"])
-def test_a_changed_or_missing_file_means_building_again(tmp_path: Path, name: str) -> None:
+def test_a_changed_or_truncated_file_is_named_and_one_never_finished_is_none(tmp_path: Path, name: str) -> None:
     artifacts = cache(tmp_path)
     folder = build(artifacts)
-    (folder / name).write_text("other")
-    assert artifacts.kept_build(folder) is None
+    whole = (folder / name).read_bytes()
+    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-1], whole + b" "):
+        (folder / name).write_bytes(content)
+        if content == whole + b" " and name == "manifest.json":
+            assert artifacts.kept_build(folder) is not None  # JSON ends where it ends
+            continue
+        with pytest.raises(Damaged, match=name):
+            artifacts.kept_build(folder)
     (folder / name).unlink()
-    assert artifacts.kept_build(folder) is None
+    if name == "manifest.json":
+        assert artifacts.kept_build(folder) is None
+    else:
+        with pytest.raises(Damaged, match=f"{name} is missing"):
+            artifacts.kept_build(folder)
 
 
-def test_an_extra_file_means_building_again(tmp_path: Path) -> None:
+def test_an_extra_file_is_named(tmp_path: Path) -> None:
     artifacts = cache(tmp_path)
     folder = build(artifacts)
     (folder / "artifact" / "more").write_text("")
-    assert artifacts.kept_build(folder) is None
+    with pytest.raises(Damaged, match="artifact/more is not in the manifest"):
+        artifacts.kept_build(folder)
+
+
+def test_a_link_in_an_artifact_is_kept_and_one_that_leads_elsewhere_is_named(tmp_path: Path) -> None:
+    artifacts = cache(tmp_path)
+    with artifacts.held(PLANNED, Event()) as folder:
+        assert folder is not None
+        artifacts.artifact(folder).mkdir()
+        link = artifacts.artifact(folder) / "link"
+        link.symlink_to("file")
+        artifacts.keep_build(folder, BUILT)
+        assert artifacts.kept_build(folder) is not None
+        link.unlink()
+        link.symlink_to("elsewhere")
+        with pytest.raises(Damaged, match="artifact/link has 9 bytes instead of 4"):
+            artifacts.kept_build(folder)
+        link.unlink()
+        link.write_text("file")
+        with pytest.raises(Damaged, match="artifact/link is a file and no link"):
+            artifacts.kept_build(folder)
+
+
+BUILDING = """
+import sys
+from pathlib import Path
+from threading import Event
+from suites.meta.harness.test_artifacts import BUILT, PLANNED, cache
+
+artifacts = cache(Path(sys.argv[1]))
+while True:
+    with artifacts.held(PLANNED, Event()) as folder:
+        artifacts.clear(folder)
+        for part in (artifacts.artifact(folder), artifacts.source(folder)):
+            part.mkdir()
+            for number in range(20):
+                (part / str(number)).write_bytes(b"x" * 50_000)
+        if len(sys.argv) > 2:
+            import resource
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+        artifacts.keep_build(folder, BUILT)
+    print("whole", flush=True)
+"""
+
+
+def test_a_build_killed_at_any_point_leaves_a_whole_entry_or_none(tmp_path: Path) -> None:
+    whole = 0
+    for number in range(8):
+        process = subprocess.Popen([sys.executable, "-c", BUILDING, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"whole\n"
+        time.sleep(number * 0.002)  # one build takes about 10 ms: kills fall on all of it
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with cache(tmp_path).held(PLANNED, Event()) as folder:
+            assert folder is not None
+            kept = cache(tmp_path).kept_build(folder)
+            whole += kept is not None
+            assert kept is None or len(list(cache(tmp_path).artifact(folder).iterdir())) == 20
+    assert 0 < whole < 8
+
+
+def test_a_full_disk_leaves_no_entry_and_is_told(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUILDING, str(tmp_path), "100"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode
+    assert "File too large" in done.stderr
+    with cache(tmp_path).held(PLANNED, Event()) as folder:
+        assert folder is not None
+        assert cache(tmp_path).kept_build(folder) is None
+        assert not list(folder.glob(".manifest*"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 from harness.families import Model
 from harness.families.detectron2 import prepare_pixels
 from harness.serving.bentoml_home import bentoml_home
+from harness.serving.server import serving
+from harness.serving.settings import Settings
 from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, changed_in_memory, pictures
 
 bentoml = pytest.importorskip("bentoml")
@@ -124,3 +128,56 @@ def test_in_process(stored: Stored, runner: tuple[str, Any], name: str, how: str
         return
     assert told(ask()) == [_plain(one) for one in wanted(stored, kind, given)]
     assert len(told(ask())) == outcome
+
+
+SERVICE = """
+import bentoml
+from harness.suites.meta.harness.adapters.test_bentoml_runners import inputs, told
+
+stored = {kind: bentoml.detectron.get(kind) for kind in ("module", "predictor")}
+given = inputs(stored["module"].custom_objects["config"])
+runners = {kind: found.to_runner() for kind, found in stored.items()}
+svc = bentoml.legacy.Service("runners", runners=list(runners.values()))
+text = bentoml.io.JSON()
+
+
+@svc.api(input=text, output=text)
+def run(asked):
+    try:
+        return {"told": told(runners[asked["kind"]].run(*given[asked["name"]]))}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+@svc.api(input=text, output=text)
+async def async_run(asked):
+    try:
+        return {"told": told(await runners[asked["kind"]].async_run(*given[asked["name"]]))}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+"""
+
+
+@pytest.fixture(scope="module")
+def served(stored: Stored, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "service.py").write_text(SERVICE)
+    with serving("service:svc", Settings("none", stored.home), folder / "log") as server:
+        yield server.url
+    assert server.processes() == []
+
+
+@pytest.mark.parametrize("how", ["run", "async_run"])
+@pytest.mark.parametrize(("kind", "name"), TABLE)
+def test_behind_a_service(stored: Stored, served: str, kind: str, name: str, how: str) -> None:
+    body = json.dumps({"kind": kind, "name": name}).encode()
+    request = urllib.request.Request(f"{served}/{how}", body, {"Content-Type": "application/json"})  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+        found = json.load(reply)
+    outcome = TABLE[kind, name]
+    if isinstance(outcome, str):
+        # The runner's process keeps what was raised to itself: the caller hears that something was.
+        assert "error" in found, found
+        return
+    given = inputs(stored.model.config)[name]
+    assert found["told"] == [_plain(one) for one in wanted(stored, kind, given)]

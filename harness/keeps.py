@@ -1,0 +1,95 @@
+"""What each route through a store keeps: the table of docs/findings.md, made from a run of the fidelity suite. In a checkout only.
+
+python -m harness.keeps RUN            print the table of a run
+python -m harness.keeps RUN --write    and put its rows into docs/findings.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.journal import read_run
+from harness.registry import checkout_root
+from harness.types import Record, Status
+from harness.waivers import load_waivers
+
+PAGE = "docs/findings.md"
+BEGIN, END = "<!-- what each route keeps -->", "<!-- end -->"
+MODELS = ("tv_maskrcnn_tiny", "d2_maskrcnn_tiny")
+"""One of each family: what a route keeps does not depend on the architecture."""
+
+BACKENDS = ("bentoml_store", "bentoml_service")
+COLUMNS = {
+    "needs nothing else": "fidelity.only_carrier",
+    "weights": "fidelity.weights",
+    "answers": "fidelity.answers",
+    "caller's objects": "fidelity.caller_unchanged",
+    "mode, device": "fidelity.mode",
+    "config, what lies beside": "fidelity.attached",
+    "saved again": "fidelity.resaved",
+    "archives": "fidelity.archived",
+}
+_FAMILIES = {"tv": "torchvision", "d2": "Detectron2"}
+
+
+def rows(records: Sequence[Record]) -> dict[str, str]:
+    """A line of the table by model and route, of the records of the fidelity suite on `MODELS` and `BACKENDS`, in their order."""
+    findings = {waiver.id: waiver.finding for waiver in load_waivers()}
+    judged = {(record.cell, record.check): record for record in records}
+    found = {}
+    for cell in dict.fromkeys(record.cell for record in records):
+        told = [_word(judged.get((cell, check)), findings) for check in COLUMNS.values()]
+        route = f"`{cell.backend}[{cell.variant}]`"
+        if any(word != "–" for word in told):
+            found[f"{cell.model} {route}"] = f"| {_FAMILIES[cell.model[:2]]} | {route} | {' | '.join(told)} |"
+    return found
+
+
+def head() -> str:
+    """The table's first two lines."""
+    titles = ["of", "route", *COLUMNS]
+    return f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
+
+
+def rows_in(page: str) -> list[str]:
+    """The lines of the table that a page shows. Raises `UsageError` where it shows none."""
+    if BEGIN not in page or END not in page:
+        raise UsageError(f"there is no table between {BEGIN} and {END}", "Put both lines where it belongs.")
+    return page.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
+
+
+def _word(record: Record | None, findings: dict[str, str]) -> str:
+    if record is None or record.status is Status.DECLINED:
+        return "–"
+    if record.status is Status.PASSED:
+        return "yes"
+    if record.status is Status.WAIVED and record.waiver is not None:
+        return f"[no](#{findings[record.waiver]})"
+    return str(record.status)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; with ``--write`` put its rows into the page."""
+    parser = argparse.ArgumentParser(prog="harness.keeps", description="What each route through a store keeps.")
+    parser.add_argument("run", type=Path, help="a run folder with the fidelity suite of these routes")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args(arguments)
+    table = "\n".join(
+        [head(), *rows([record for record in read_run(options.run).verdicts if record.cell.backend in BACKENDS]).values()]
+    )
+    root = checkout_root()
+    if not options.write or root is None:
+        print(table)
+        return 0 if not options.write else 2
+    page = root / PAGE
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

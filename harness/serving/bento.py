@@ -1,0 +1,110 @@
+"""A Bento of one stored detector: the model, and a service for it, as ``bentoml serve`` and ``bentoml containerize`` take them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError, UsageError
+from harness.serving.settings import Settings
+
+if TYPE_CHECKING:
+    from harness.serving.store import PlainStore
+
+NAME = "detector"
+"""What every Bento made here is called; its version is BentoML's."""
+
+_ENDINGS = (".bento", ".tar.gz", ".tar", ".zip")
+_PACKAGES = ("detection-harness", "bentoml", "safetensors", "torch", "torchvision", "pandas", "opencv-python-headless")
+_SERVICE = """\
+from harness.serving.bento import service_of
+
+DetectorService = service_of(__file__, {tag!r})
+"""
+
+
+def build_bento(store: PlainStore, text: str, archive: Path) -> str:
+    """Build a Bento of the entry of a tag and export it to ``archive``; returns the Bento's tag.
+
+    The store is left as it was, and no package is looked up or downloaded. Raises `UsageError` where there is something at
+    ``archive`` or its name ends otherwise than BentoML's formats do, and `HarnessError` with what BentoML said.
+    """
+    if not archive.name.endswith(_ENDINGS):
+        raise UsageError(f"{archive.name} names no format of a Bento", f"End it in one of {', '.join(_ENDINGS)}.")
+    if archive.exists():
+        raise UsageError(f"{archive} is there already", "Name another file, or remove that one.")
+    entry = store.get(text)
+    with TemporaryDirectory(prefix="harness-bento-") as folder:
+        home, context = Path(folder) / "home", Path(folder) / "context"
+        shutil.copytree(entry.folder, home / "models" / entry.tag.name / str(entry.tag.version))
+        context.mkdir()
+        (context / "service.py").write_text(_SERVICE.format(tag=str(entry.tag)))
+        # JSON is YAML too.
+        (context / "bentofile.yaml").write_text(json.dumps(_build_file(str(entry.tag)), indent=1))
+        tag = _bentoml(home, "build", str(context), "--output", "tag").strip().splitlines()[-1].removeprefix("__tag__:")
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        _bentoml(home, "export", tag, str(archive.resolve()))
+    return tag
+
+
+def take_bento(archive: Path, home: Path) -> str:
+    """Import what `build_bento` exported into the ``BENTOML_HOME`` ``home``; returns its tag. What is in it is not run.
+
+    Raises `HarnessError` with what BentoML said.
+    """
+    before = _bentos(home)
+    _bentoml(home, "import", str(archive.resolve()))
+    (tag,) = _bentos(home) - before
+    return tag
+
+
+def service_of(file: str, tag: str) -> Any:
+    """The service class of a Bento whose service stands in ``file``: its model lies in the Bento, or where it was imported to."""
+    from harness.serving.service import detector_service
+
+    root = Path(file).resolve().parents[1]
+    inside = {"BENTOML_HOME": str(root)} if (root / "models").is_dir() else {}
+    return detector_service(Settings.of({**os.environ, "HARNESS_SERVE_TAG": tag, **inside}))
+
+
+def _build_file(tag: str) -> dict[str, Any]:
+    packages = [f"{name}=={found}" for name in _PACKAGES if (found := _installed(name))]
+    return {
+        "service": "service:DetectorService",
+        "name": NAME,
+        "include": ["service.py"],
+        "models": [tag],
+        "python": {"packages": packages, "lock_packages": False},
+    }
+
+
+def _installed(package: str) -> str:
+    try:
+        # A local label (+cpu) names a build that an index need not have.
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return ""
+
+
+def _bentos(home: Path) -> set[str]:
+    return {f"{path.parent.name}:{path.name}" for path in (home / "bentos").glob("*/*") if path.is_dir()}
+
+
+def _bentoml(home: Path, *words: str) -> str:
+    """BentoML's own command; what it printed."""
+    environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    home.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", *words], capture_output=True, text=True, env=environment, cwd=home, check=False
+    )
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())[-500:]
+        raise HarnessError(f"bentoml {words[0]} ended with status {done.returncode}: {said}")
+    return done.stdout
