@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     root = checkout_root()
     if not options.write or root is None:
-        print(table)
+        sys.stdout.write(f"{table}\n")
         return 0 if not options.write else 2
     page = root / PAGE
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)

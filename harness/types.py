@@ -272,10 +272,11 @@ class Observation:
     """What one job left behind. Times in seconds, sizes in bytes; ``answers`` by image id, in the deck's order. Equal to itself.
 
     Build observations also carry ``source`` (the restoration of the live model before saving), ``source_after`` (the same after
-    saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process), ``rechanged`` (what was loaded,
-    its weights perturbed once more), ``resaved`` (that, saved and loaded again) and ``archived`` (by an archive's ending: the
-    artifact exported, imported and opened, or what was said where it could not be). One with both ``build_s`` and an error made the artifact, but could not open it again in
-    the same process or save what it loaded: the artifact's other jobs run all the same.
+    saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process), ``rechanged`` (what was
+    loaded, its weights perturbed once more), ``resaved`` (that, saved and loaded again) and ``archived`` (by an archive's ending:
+    the artifact exported, imported and opened, or what was said where it could not be). One with both ``build_s`` and an error
+    made the artifact, but could not open it again in the same process or save what it loaded: the artifact's other jobs run all
+    the same.
 
     The reference's parity observation has ``ledgers``, by image id: what it weighed up.
 

@@ -89,11 +89,10 @@ def run(
 ) -> tuple[dict[str, Detections], dict[str, Reply]]:
     """Answers and replies by name.
 
-    Answers: ``file KIND`` to a picture file, ``plain KIND`` to the same picture as a PNG of its decoded pixels, ``bad NAME`` where a
-    bad upload was answered all the same. Replies, each with
-    what the service said: ``file KIND``; ``bad NAME`` and the good upload behind it, ``after NAME``; ``token none`` and ``token
-    wrong`` where the service has one; ``drawn``, whose words are the SHA-256 of the pixels, and ``drawn here``, of what this
-    process draws of the service's own answer.
+    Answers: ``file KIND`` to a picture file, ``plain KIND`` to the same picture as a PNG of its decoded pixels, ``bad NAME`` where
+    a bad upload was answered all the same. Replies, each with what the service said: ``file KIND``; ``bad NAME`` and the good
+    upload behind it, ``after NAME``; ``token none`` and ``token wrong`` where the service has one; ``drawn``, whose words are the
+    SHA-256 of the pixels, and ``drawn here``, of what this process draws of the service's own answer.
     """
     answers: dict[str, Detections] = {}
     replies: dict[str, Reply] = {}

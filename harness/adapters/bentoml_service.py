@@ -8,11 +8,13 @@ guides write over its own routes, with what these lose; ``legacy_mended`` adds t
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -106,6 +108,8 @@ class BentomlService:
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
         """What the store holds is served; the library's own routes know no ``LazyConfig``."""
+        if variant.build.get("bento") and not (find_spec("uv") or shutil.which("uv")):
+            return "`bentoml build` needs uv and would install it: pip install -c constraints.txt 'detection-harness[serve]'"
         return STORE.declines(model, _route(model), device) if variant.build.get("legacy") else None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:

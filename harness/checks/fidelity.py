@@ -49,6 +49,8 @@ def weights(evidence: Evidence) -> Judgement:
 def answers(evidence: Evidence) -> Judgement:
     """Answers are bit-equal: to the reference's for a restored model, to its own for anything else."""
     live = any(True for _ in _restored(evidence))
+    if not live and evidence.observed[Purpose.FIDELITY].error is not None:
+        return Judgement(Status.DECLINED, "there is no second answer to compare: see fidelity.only_carrier")
     own = evidence.observed[Purpose.PARITY]
     is_reference = evidence.cell.backend == REFERENCE_BACKEND
     expected = own if is_reference or not live else evidence.reference[Purpose.PARITY]

@@ -48,7 +48,8 @@ def build_bento(store: PlainStore, text: str, archive: Path) -> str:
         (context / "service.py").write_text(_SERVICE.format(tag=str(entry.tag)))
         # JSON is YAML too.
         (context / "bentofile.yaml").write_text(json.dumps(_build_file(str(entry.tag)), indent=1))
-        tag = _bentoml(home, "build", str(context), "--output", "tag").strip().splitlines()[-1].removeprefix("__tag__:")
+        # In its folder: BentoML reads no build file outside of the one that it is started in.
+        tag = _bentoml(home, "build", "--output", "tag", folder=context).strip().splitlines()[-1].removeprefix("__tag__:")
         archive.parent.mkdir(parents=True, exist_ok=True)
         _bentoml(home, "export", tag, str(archive.resolve()))
     return tag
@@ -97,12 +98,12 @@ def _bentos(home: Path) -> set[str]:
     return {f"{path.parent.name}:{path.name}" for path in (home / "bentos").glob("*/*") if path.is_dir()}
 
 
-def _bentoml(home: Path, *words: str) -> str:
+def _bentoml(home: Path, *words: str, folder: Path | None = None) -> str:
     """BentoML's own command; what it printed."""
     environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
     home.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-m", "bentoml", *words], capture_output=True, text=True, env=environment, cwd=home, check=False
+        [sys.executable, "-m", "bentoml", *words], capture_output=True, text=True, env=environment, cwd=folder or home, check=False
     )
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())[-500:]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -39,6 +41,8 @@ _FAILED = "Application startup failed"
 _RAISED = re.compile(r"[A-Za-z_][\w.]*: ")
 """The line of a traceback that says what was raised."""
 
+_LONGEST_TMPDIR = 20
+_SHORT_TMPDIR = "/tmp"  # noqa: S108 - a folder of its own is made there
 _PATIENCE_S = 180.0
 _GRACE_S = 10.0
 _POLL_S = 0.1
@@ -56,6 +60,7 @@ class Server:
     process: subprocess.Popen[bytes]
     mark: str
     log: Path
+    scratch: Path
 
     def processes(self) -> list[psutil.Process]:
         """Every process that belongs to it and runs."""
@@ -84,19 +89,21 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(_GRACE_S)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def start(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", port: int = 0) -> Server:
     """``bentoml serve`` of a target in this environment, once it answers; port 0 takes a free one. Raises `NotServing`."""
     port = port or free_port(host)
     mark = uuid4().hex
-    variables = {**os.environ, **settings.variables(), "BENTOML_DO_NOT_TRACK": "True", _MARK: mark}
+    scratch = _short_folder()
+    variables = {**os.environ, **settings.variables(), "BENTOML_DO_NOT_TRACK": "True", "TMPDIR": str(scratch), _MARK: mark}
     command = [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port), "--api-workers", "1"]
     with log.open("ab") as sink:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=variables, cwd=log.parent, start_new_session=True
         )
-    server = Server(f"http://{host}:{port}", process, mark, log)
+    server = Server(f"http://{host}:{port}", process, mark, log, scratch)
     try:
         _await(server)
     except BaseException:
@@ -133,6 +140,12 @@ def _said(server: Server) -> str:
     raised = [index for index, line in enumerate(lines) if _RAISED.match(line)]
     told = lines[raised[-1] : raised[-1] + 2] if raised else lines[-1:]
     return " ".join(line.strip() for line in told)[-500:] or "it said nothing"
+
+
+def _short_folder() -> Path:
+    """A folder for its temporary files, sockets among them, whose paths the system allows 107 characters in all."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="hs", dir=usual if len(usual) <= _LONGEST_TMPDIR else _SHORT_TMPDIR))
 
 
 def free_port(host: str) -> int:
