@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from harness.types import Observation
 
 _HARNESS = Path(__file__).resolve().parent
-_MAKERS = ("perturb.py", "worker.py", "sessions.py", "digests.py", "tracing.py", "integrity.py", "archives.py")
+_MAKERS = (
+    "perturb.py",
+    "orders.py",
+    "building.py",
+    "worker.py",
+    "sessions.py",
+    "digests.py",
+    "tracing.py",
+    "integrity.py",
+    "archives.py",
+)
 _ROOMS = ("families", "serving")
 """Files of this project, beside the adapter, that decide what an artifact and its build observation hold."""
 

@@ -27,11 +27,11 @@ from harness.fixtures.decks import Deck
 from harness.integrity import Damaged
 from harness.journal import unwritable
 from harness.observations import OBSERVATION_FILE, read_observation, write_observation
+from harness.orders import Order
 from harness.plan import PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
 from harness.redaction import redacted
 from harness.types import Cell, Job, JobError, Observation, Purpose
-from harness.worker import Order
 
 SEED = 20240229
 """Of the perturbation: the same for every cell, so that all of them hold the same weights."""

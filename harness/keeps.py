@@ -9,20 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import UsageError
-from harness.journal import read_run
+from harness.journal import Run, read_run
+from harness.plan import REFERENCE
 from harness.registry import checkout_root
 from harness.types import Record, Status
-from harness.waivers import load_waivers
+from harness.waivers import apply, load_waivers
 
 PAGE = "docs/findings.md"
 BEGIN, END = "<!-- what each route keeps -->", "<!-- end -->"
 MODELS = ("tv_maskrcnn_tiny", "d2_maskrcnn_tiny")
 """One of each family: what a route keeps does not depend on the architecture."""
 
-BACKENDS = ("bentoml_store", "bentoml_service")
 COLUMNS = {
     "needs nothing else": "fidelity.only_carrier",
     "weights": "fidelity.weights",
@@ -36,12 +37,17 @@ COLUMNS = {
 _FAMILIES = {"tv": "torchvision", "d2": "Detectron2"}
 
 
-def rows(records: Sequence[Record]) -> dict[str, str]:
-    """A line of the table by model and route, of the records of the fidelity suite on `MODELS` and `BACKENDS`, in their order."""
-    findings = {waiver.id: waiver.finding for waiver in load_waivers()}
-    judged = {(record.cell, record.check): record for record in records}
+def rows(run: Run) -> dict[str, str]:
+    """A line of the table by model and route, of a run of the fidelity suite on a store's cells, in its order.
+
+    What the shipped waivers say now holds, not what they said when it ran.
+    """
+    waivers = load_waivers()
+    findings = {waiver.id: waiver.finding for waiver in waivers}
+    versions, today = run.header.versions, datetime.now(UTC).date()
+    judged = {(record.cell, record.check): apply(record, waivers, versions, today) for record in run.verdicts}
     found = {}
-    for cell in dict.fromkeys(record.cell for record in records):
+    for cell in dict.fromkeys(record.cell for record in run.verdicts if record.cell.backend != REFERENCE[0]):
         told = [_word(judged.get((cell, check)), findings) for check in COLUMNS.values()]
         route = f"`{cell.backend}[{cell.variant}]`"
         if any(word != "–" for word in told):
@@ -78,9 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="a run folder with the fidelity suite of these routes")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
-    table = "\n".join(
-        [head(), *rows([record for record in read_run(options.run).verdicts if record.cell.backend in BACKENDS]).values()]
-    )
+    table = "\n".join([head(), *rows(read_run(options.run)).values()])
     root = checkout_root()
     if not options.write or root is None:
         sys.stdout.write(f"{table}\n")

@@ -15,8 +15,8 @@ from harness.families import Family, family
 
 if TYPE_CHECKING:
     from harness.detections import Detections, Pixels
+    from harness.orders import Order
     from harness.types import Effective, Restoration, Variant
-    from harness.worker import Order
 
 
 class Detector:

@@ -18,7 +18,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from harness.worker import EXIT_NO_OBSERVATION, Order, run_order
+from harness.orders import Order
+from harness.worker import EXIT_NO_OBSERVATION, run_order
 
 PRELOADED = ("numpy", "scipy.optimize", "PIL.Image", "safetensors.torch", "torch", "torchvision", "detectron2.engine")
 

@@ -51,19 +51,20 @@ class StoredDetector:
 
         picture, text = bentoml.io.Image(), bentoml.io.JSON()
 
-        @service.api(input=picture, output=text)
         def detect(image: Any) -> dict[str, Any]:
             pixels = self._pixels(image)
             return to_json(self._answer(pixels), pixels, self.spec)
 
-        @service.api(input=picture, output=bentoml.io.Image(mime_type="image/png"))
         def draw(image: Any) -> Any:
             pixels = self._pixels(image)
             return drawn(pixels, self._answer(pixels), self.spec)
 
-        @service.api(input=text, output=text)
         def about(_: Any) -> dict[str, Any]:
             return {"effective": self.runner.effective.run()}
+
+        service.api(input=picture, output=text)(detect)
+        service.api(input=picture, output=bentoml.io.Image(mime_type="image/png"))(draw)
+        service.api(input=text, output=text)(about)
 
     def _mend(self, stored: Any) -> None:
         from PIL import Image

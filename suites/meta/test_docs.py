@@ -44,10 +44,10 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_ci_asks_what_tox_asks_with_detectron2() -> None:
-    (asked,) = re.findall(r"-m pytest (.* -k .*)$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+    (asked,) = re.findall(r"-m harness.suites (-k .*)$", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
-    assert f"python -m pytest {asked}" == re.sub(r"\{posargs:(.*)\}$", r"\1", tox["testenv:detectron2"]["commands"].strip())
+    assert f"python -m harness.suites {asked}" == re.sub(r"\{posargs:(.*)\}$", r"\1", tox["testenv:detectron2"]["commands"].strip())
 
 
 def test_ci_checks_every_detector_that_ships() -> None:

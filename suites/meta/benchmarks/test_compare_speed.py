@@ -57,6 +57,7 @@ def evaluation(reference: dict[str, Detections], candidate: dict[str, Detections
     return Evaluation(truth, truth.loadRes(found), "bbox", print_function=lambda *_: None)
 
 
+@pytest.mark.alone
 def test_comparing_takes_at_most_a_fifth_of_the_ap(benchmark: Any, request: pytest.FixtureRequest) -> None:
     images = MANY if request.config.getoption("benchmark_only") else FEW
     draws = np.random.default_rng(0)

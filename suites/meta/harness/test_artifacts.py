@@ -118,6 +118,7 @@ while True:
 """
 
 
+@pytest.mark.alone
 def test_a_build_killed_at_any_point_leaves_a_whole_entry_or_none(tmp_path: Path) -> None:
     whole = 0
     for number in range(8):

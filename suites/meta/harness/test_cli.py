@@ -93,6 +93,7 @@ def test_dry_run_prints_the_plan_and_minutes_and_runs_nothing(tmp_path: Path) ->
     assert any("parity" in job for job in plan["jobs"])
 
 
+@pytest.mark.alone
 def test_list_takes_under_a_second() -> None:
     def seconds() -> float:
         began = time.monotonic()

@@ -91,6 +91,7 @@ print("LOST", seconds("-p", "harness.plugin") - bare, flush=True)
 """
 
 
+@pytest.mark.alone
 def test_other_peoples_runs_are_left_alone_and_lose_under_50_ms(tmp_path: Path) -> None:
     """Of processor time, beside the same run in the same process: what a start of Python takes would drown the difference."""
     (tmp_path / "test_other.py").write_text("def test_theirs(): assert True\n")

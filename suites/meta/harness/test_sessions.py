@@ -13,10 +13,10 @@ from harness.detections import Detections, Pixels, Tensors
 from harness.errors import MalformedDetections, Unavailable
 from harness.families import family, whole_numbers
 from harness.fixtures.models import MODELS
+from harness.orders import Order
 from harness.sessions import Detector
 from harness.suites.meta.harness.answers import FP32, detections
 from harness.types import Cell, Job, Purpose, Variant
-from harness.worker import Order
 
 SPEC = MODELS["tv_fasterrcnn_tiny"]
 PICTURES = [np.full((20, 30, 3), value, np.uint8) for value in (10, 20)]

@@ -97,6 +97,7 @@ def test_one_missed_fault_or_one_wrong_objection_is_not_sound() -> None:
     assert not dataclasses.replace(whole, honest={"c": False}).sound
 
 
+@pytest.mark.alone
 def test_a_backend_that_breaks_costs_its_own_job_and_leaves_no_process(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.process_iter()}
     adapters = [word for name in BREAKDOWNS for word in ("--adapter", f"{BREAKING}:{name.upper()}")]

@@ -333,6 +333,7 @@ for _ in range(3):
 """In a process of its own, as a reader renders: what thousands of tests have left in memory makes every allocation dearer."""
 
 
+@pytest.mark.alone
 def test_five_thousand_checks_render_in_under_two_seconds(tmp_path: Path) -> None:
     models = tuple(f"tv_model_{n}" for n in range(74))
     file = invented.write(tmp_path / "large", invented.run(models))

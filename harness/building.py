@@ -1,0 +1,114 @@
+"""The job that builds: an artifact from the live model, opened again, saved once more, and through the store's own archives."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import told
+from harness.orders import Order, Stage, adapter_of, answer_all, described, emptied, opened, perturbed_model, prepare_runtime
+from harness.redaction import redacted
+from harness.types import Observation
+
+if TYPE_CHECKING:
+    from harness.families import Model
+    from harness.types import Restoration
+
+
+def build(order: Order, stage: Stage) -> Observation:
+    """Build the artifact, and look at what comes back of it in this process."""
+    from harness.digests import restoration, tree_bytes, tree_sha256
+    from harness.families import family
+
+    stage.enter("import")
+    prepare_runtime(order)
+    adapter = adapter_of(order)
+    kind = family(order.spec.family)
+    stage.enter("build model")
+    model = perturbed_model(order)
+
+    def state() -> Restoration:
+        return restoration(model.module, kind.config_text(model.config), model.attached)
+
+    before = state()
+    stage.enter("build")
+    artifact = emptied(Path(order.artifact))
+    began = time.monotonic()
+    adapter.build(model, order.variant, artifact)
+    build_s = time.monotonic() - began
+    observation = Observation(
+        order.job,
+        build_s=build_s,
+        source=before,
+        source_after=state(),
+        artifact_bytes=tree_bytes(artifact),
+        artifact_sha256=tree_sha256(artifact),
+    )
+    try:
+        return dataclasses.replace(observation, **_reopened(order, stage, adapter, model, artifact))
+    except Exception as error:  # noqa: BLE001 - the artifact is there: what follows may still open it in a fresh process
+        return dataclasses.replace(observation, error=described(error, stage.name, order))
+
+
+def _reopened(order: Order, stage: Stage, adapter: Any, model: Model, artifact: Path) -> dict[str, Any]:
+    """Open the artifact in the process that made it, save what came back, and open that; nothing for backends without an object."""
+    from harness.perturb import perturb
+
+    stage.enter("open again in the same process")
+    with opened(order, artifact) as detector:
+        back = detector.restored
+        if back is None:
+            return {"restored": detector.restoration(), "archived": _archived(order, stage, adapter, artifact)}
+        answers = answer_all(detector, order, stage)
+        restored = detector.restoration()
+        stage.enter("save what was loaded")
+        config = model.config if back.config is None else back.config
+        again = dataclasses.replace(model, module=back.module, config=config, native={**model.native, **back.native})
+        second = emptied(Path(order.scratch) / "resaved")
+        # Other weights than the first time, and these again afterwards: whatever keeps the first object gives itself away.
+        held = {name: tensor.detach().clone() for name, tensor in _tensors(back.module)}
+        perturb(back.module, order.seed + 1)
+        rechanged = detector.restoration()
+        adapter.build(again, order.variant, second)
+        for name, tensor in _tensors(back.module):
+            tensor.data.copy_(held[name])
+    stage.enter("open what was saved again")
+    with opened(order, second) as detector:
+        resaved = detector.restoration()
+    archived = _archived(order, stage, adapter, artifact)
+    return {"answers": answers, "restored": restored, "rechanged": rechanged, "resaved": resaved, "archived": archived}
+
+
+def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _archived(order: Order, stage: Stage, adapter: Any, artifact: Path) -> dict[str, Restoration | str]:
+    """By ending: the artifact exported, imported and opened, or what was said. Equal files are opened once."""
+    from harness.adapters import Archiving
+    from harness.digests import tree_sha256
+
+    found: dict[str, Restoration | str] = {}
+    seen: dict[str, Restoration] = {}
+    for ending in adapter.archives(order.variant) if isinstance(adapter, Archiving) else ():
+        stage.enter(f"export and import {ending}")
+        archive = emptied(Path(order.scratch) / "exported") / f"archive{ending}"
+        taken = emptied(Path(order.scratch) / "taken")
+        try:
+            adapter.export(artifact, order.variant, archive)
+            adapter.take(archive, order.variant, taken)
+            content = tree_sha256(taken)
+            if content not in seen:
+                with opened(order, taken) as detector:
+                    restored = detector.restoration()
+                if restored is None:
+                    continue
+                seen[content] = restored
+            found[ending] = seen[content]
+        except Exception as error:  # noqa: BLE001 - what an archive does is judged by its own check
+            found[ending] = redacted(told(error), order.folders)[:600]
+    return found
