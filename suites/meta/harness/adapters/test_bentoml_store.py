@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -18,6 +21,7 @@ from harness.digests import comparable
 from harness.families import FAMILIES, Model, family
 from harness.families.detectron2_configs import lazy_spec
 from harness.fixtures.models import MODELS
+from harness.serving.bentoml_home import bentoml_home
 from harness.suites.meta.harness.adapters.detectors import (
     THEIR_WARNINGS,
     again,
@@ -182,3 +186,55 @@ def test_a_stored_graph_answers_and_what_was_stored_beside_it_comes_back(variant
 
 def test_the_plain_route_is_for_every_detector() -> None:
     assert not [spec.id for spec in MODELS.values() if ADAPTER.declines(spec, VARIANTS["plain"], "cpu")]
+
+
+THEIRS = """
+import torch
+
+class Detector(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, given):
+        return self.layer(given)
+"""
+
+ELSEWHERE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import bentoml, torch
+print(bentoml.pytorch.load_model(sys.argv[1], weights_only=False)(torch.ones(1, 2)).item())
+"""
+
+
+@pytest.mark.covers("M1")
+@pytest.mark.parametrize("external", [True, False])
+def test_a_model_class_that_cannot_be_imported_travels_as_an_external_module_alone(
+    external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "my_detector.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path / "theirs")
+    my_detector = importlib.import_module("my_detector")
+    # Gone again after the test.
+    monkeypatch.delitem(sys.modules, "my_detector")
+    monkeypatch.setitem(sys.modules, "my_detector", my_detector)
+    model = my_detector.Detector()
+    home = tmp_path / "home"
+    home.mkdir()
+    with bentoml_home(home):
+        import bentoml
+
+        tag = bentoml.pytorch.save_model("theirs", model, external_modules=[my_detector] if external else None).tag
+    elsewhere = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(tag)], capture_output=True, text=True, check=False, cwd=home, env=elsewhere
+    )
+    if external:
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout.splitlines()[-1]) == model(torch.ones(1, 2)).item()
+    else:
+        assert "No module named 'my_detector'" in done.stderr
