@@ -9,6 +9,7 @@ ordinary pytest.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,8 @@ def passes(arguments: Sequence[str], cores: int) -> list[list[str]]:
 
 def main() -> int:
     """The first exit code that is no success; that nothing was chosen is none where the other pass chose something."""
-    codes = [int(pytest.main(each)) for each in passes(sys.argv[1:], usable_cores())]
+    # Each in a process that has imported nothing of this project yet, or its assertions could not be rewritten.
+    codes = [subprocess.call([sys.executable, "-m", "pytest", *each], cwd=ROOT) for each in passes(sys.argv[1:], usable_cores())]
     chose = [code for code in codes if code != pytest.ExitCode.NO_TESTS_COLLECTED]
     return next((code for code in chose if code), 0) if chose else int(pytest.ExitCode.NO_TESTS_COLLECTED)
 

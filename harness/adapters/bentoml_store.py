@@ -261,7 +261,7 @@ def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: Mod
         if variant.open.get("weights_from_store"):
             stored.custom_objects[CONFIG].MODEL.WEIGHTS = stored.path_of(WEIGHTS)
         loaded = backend.load_model(stored, **options)
-        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), _attached(stored))
+        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), attached_of(stored))
 
 
 def _traced(model: Model, artifact: Path) -> Any:
@@ -304,13 +304,13 @@ def _graph_from_library(home: Path, tag: str, variant: Variant, device: str) -> 
             import torchvision  # noqa: F401 - whoever loads a trace imports the library whose operators it calls by name
 
             graph = TorchscriptSession(backend.load_model(stored, device_id=device).eval(), device, signature)
-        attached = _attached(stored)
+        attached = attached_of(stored)
     method = _METHOD.get(route, "__call__")
     signatures = {"__call__" if name == method else name: value for name, value in attached["signatures"].items()}
     return StoredGraphSession(graph, {**attached, "signatures": signatures})
 
 
-def _attached(stored: Any) -> dict[str, Any]:
+def attached_of(stored: Any) -> dict[str, Any]:
     """What the store holds beside the model, under the keys of `Model.attached`.
 
     The configuration, which `bentoml.detectron` documents to keep among the custom objects, is `Restored.config` instead.

@@ -8,6 +8,7 @@ channels of a narrower ResNet-50, which has no key of its own there. The spec's 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UnreadableConfig
@@ -40,6 +41,40 @@ def read(spec: ModelSpec) -> Any:
         keys = ", ".join(sorted(spec.config)) or "nothing"
         raise UnreadableConfig(f"{spec.id}: the configuration has {keys}", "Give one of 'zoo' and 'file', and 'opts' if need be.")
     return _read_lazy(spec) if lazy_spec(spec) else _read_node(spec)
+
+
+def spec_of(config: Any, name: str, classes: Sequence[str] = ()) -> ModelSpec:
+    """What a ``CfgNode`` of one's own says of its detector; classes without ``classes`` are numbered.
+
+    Raises `UnreadableConfig` for an architecture that is not known here, or another number of classes.
+    """
+    from harness.types import ModelSpec, Weights
+
+    model, architecture = config.MODEL, str(config.MODEL.META_ARCHITECTURE)
+    heads = {"GeneralizedRCNN": model.ROI_HEADS, "PanopticFPN": model.ROI_HEADS, "RetinaNet": model.RETINANET}
+    if architecture not in heads:
+        raise UnreadableConfig(f"{name} is a {architecture}", f"These can be read: {', '.join(heads)}.")
+    head, regions = heads[architecture], architecture != "RetinaNet"
+    masks, keypoints = regions and bool(model.MASK_ON), regions and bool(model.KEYPOINT_ON)
+    if masks and keypoints:
+        raise UnreadableConfig(f"{name} answers with masks and keypoints", "Turn MODEL.MASK_ON or MODEL.KEYPOINT_ON off.")
+    count = int(head.NUM_CLASSES)
+    if classes and len(classes) != count:
+        raise UnreadableConfig(f"{name} has {count} classes, {len(classes)} names were given", "Give one a class, in their order.")
+    panoptic = architecture == "PanopticFPN"
+    return ModelSpec(
+        name,
+        "detectron2",
+        {},
+        Weights("path", "", ""),
+        "panoptic" if panoptic else "segmentation" if masks else "keypoints" if keypoints else "detection",
+        tuple(classes) or tuple(f"class {index}" for index in range(count)),
+        float(head.SCORE_THRESH_TEST),
+        int(config.TEST.DETECTIONS_PER_IMAGE),
+        tuple(f"keypoint {index}" for index in range(model.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)) if keypoints else (),
+        # The head's class 0 stands for all things together.
+        tuple(f"stuff {index}" for index in range(1, model.SEM_SEG_HEAD.NUM_CLASSES)) if panoptic else (),
+    )
 
 
 def input_format(config: Any) -> str:

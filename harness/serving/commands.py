@@ -151,6 +151,19 @@ def import_(archive: Path, home: Path | None) -> None:
 
 @store.command()
 @click.argument("tag")
+@_home
+@click.option("--trust-pickle", is_flag=True, help="Open it although that runs whatever its pickles say.")
+@click.option("--classes", default="", metavar="A,B,...", help="The classes' names, in their order; else those stored with it.")
+def adopt(tag: str, home: Path | None, trust_pickle: bool, classes: str) -> None:
+    """Store TAG, an entry of bentoml.detectron, anew as plain files; the old entry stays."""
+    from harness.serving.adopted import adopt
+
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    click.echo(f"stored {adopt(_opened(home), tag, trust_pickle=trust_pickle, classes=names)}")
+
+
+@store.command()
+@click.argument("tag")
 @click.argument("archive", type=click.Path(path_type=Path))
 @_home
 def bento(tag: str, archive: Path, home: Path | None) -> None:

@@ -30,6 +30,9 @@ from harness.serving.tags import LATEST, Tag
 if TYPE_CHECKING:
     from harness.serving.entry import Storable
 
+_LIBRARYS = "model.yaml"
+"""What every entry of BentoML's has."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CREATED = re.compile(r"^creation_time: '?([^'\n]+)'?$", re.MULTILINE)
 
@@ -40,6 +43,10 @@ class StoreFull(HarnessError):
 
 class TagTaken(UsageError):
     """An entry of that name and version is there already."""
+
+
+class NotPlain(UsageError):
+    """The entry is of another kind than this store's."""
 
 
 class NotStored(UsageError):
@@ -92,12 +99,22 @@ class PlainStore:
     def get(self, text: str) -> Entry:
         """The entry of a tag, a tag's first letters, or the latest of a name; found whole, nothing of it run.
 
-        Raises `NotStored`, and `Damaged` naming the files.
+        Raises `NotStored`, `NotPlain`, and `Damaged` naming the files.
         """
-        tag = self._resolve(Tag.read(text))
-        folder = self._folder(tag)
+        tag, folder = self.find(text)
+        if not (folder / DETECTOR).is_file() and (folder / _LIBRARYS).is_file():
+            cure = f"`harness store adopt {tag} --trust-pickle` stores one of bentoml.detectron's anew, as plain files."
+            raise NotPlain(f"{tag} was stored by a route of BentoML's own", cure)
         demand_whole(folder)
         return read_entry(tag, folder)
+
+    def find(self, text: str) -> tuple[Tag, Path]:
+        """The whole tag of a tag, a tag's first letters, or the latest of a name, and its folder, whoever stored it.
+
+        Nothing of it is read. Raises `NotStored`.
+        """
+        tag = self._resolve(Tag.read(text))
+        return tag, self._folder(tag)
 
     def list(self) -> list[Listed]:
         """Every entry, damaged and foreign ones too, by tag."""
@@ -262,7 +279,7 @@ def _room(place: Path) -> Iterator[None]:
 def _foreign(tag: Tag, folder: Path, size_bytes: int) -> Listed:
     """An entry that BentoML's own routes made: what it says of itself is believed."""
     try:
-        said = _CREATED.search((folder / "model.yaml").read_text(encoding="utf-8"))
+        said = _CREATED.search((folder / _LIBRARYS).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         said = None
     damage = "" if said else "it has no whole model.yaml: a save was interrupted"
