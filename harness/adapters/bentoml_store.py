@@ -24,7 +24,6 @@ from harness.adapters.detectron2_predictor import predict_each
 from harness.adapters.onnxruntime_session import OrtSession, quiet_onnxruntime
 from harness.adapters.torch_eager import effective_of, full_fp32, read_spec
 from harness.adapters.torchscript_module import TorchscriptSession
-from harness.archives import FORMATS
 from harness.errors import Unavailable
 from harness.families import family
 from harness.families.detectron2_configs import lazy_spec
@@ -151,6 +150,8 @@ class BentomlStore:
 
     def archives(self, variant: Variant) -> tuple[str, ...]:
         """Those of `harness.archives`, and BentoML's own ``.bentomodel`` where BentoML makes them."""
+        from harness.archives import FORMATS
+
         return FORMATS if variant.build["route"] == "plain" else (".bentomodel", *FORMATS)
 
     def export(self, artifact: Path, variant: Variant, archive: Path) -> None:

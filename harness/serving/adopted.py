@@ -6,6 +6,7 @@ runs whatever they say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 ROUTE = "bentoml.detectron"
 _MARK = "_is_predictor"
 """What the route itself puts into the metadata."""
+
+
+_MODULE = re.compile(r"^module: '?([\w.]+)'?$", re.MULTILINE)
 
 
 class Untrusted(UsageError):
@@ -98,10 +102,8 @@ def _names(kept: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _route(folder: Path) -> str:
     """The module that ``model.yaml`` names; nothing of it is run."""
-    import yaml
-
     try:
-        said = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        said = _MODULE.search((folder / "model.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
         return ""
-    return str(said.get("module", "")) if isinstance(said, dict) else ""
+    return said[1] if said else ""

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from harness.archives import Bounds, pack, unpack
 from harness.errors import HarnessError, UsageError
-from harness.integrity import Damaged, Manifest, demand_whole, seal, write_whole
+from harness.integrity import MANIFEST, Damaged, Manifest, demand_whole, seal, write_whole
 from harness.serving.bentoml_home import bentoml_home
 from harness.serving.entry import DETECTOR, Entry, document_of, kept, read_entry
 from harness.serving.tags import LATEST, Tag
@@ -102,7 +102,8 @@ class PlainStore:
         Raises `NotStored`, `NotPlain`, and `Damaged` naming the files.
         """
         tag, folder = self.find(text)
-        if not (folder / DETECTOR).is_file() and (folder / _LIBRARYS).is_file():
+        ours = any((folder / name).is_file() for name in (MANIFEST, DETECTOR))
+        if not ours and (folder / _LIBRARYS).is_file():
             cure = f"`harness store adopt {tag} --trust-pickle` stores one of bentoml.detectron's anew, as plain files."
             raise NotPlain(f"{tag} was stored by a route of BentoML's own", cure)
         demand_whole(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def collected(arguments: list[str]) -> set[str]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    # Not as a worker of the pytest that runs this.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
     return {line for line in told.splitlines() if "::" in line}
 
 
