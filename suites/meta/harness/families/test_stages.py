@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
 ]
 
-OUTSIDE_THE_STAGES = {"build", "save", "load", "after the last stage"}
+OUTSIDE_THE_STAGES = {"build", "save", "load", "upload", "after the last stage"}
 # Native, stretched and long: padded otherwise, with other anchors.
 SIZES = ((160, 192), (75, 99), (90, 330))
 
