@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import told
+from harness.errors import HarnessError, told
 from harness.orders import Order, Stage, adapter_of, answer_all, described, emptied, opened, perturbed_model, prepare_runtime
 from harness.redaction import redacted
 from harness.types import Observation
@@ -70,7 +71,9 @@ def _reopened(order: Order, stage: Stage, adapter: Any, model: Model, artifact: 
         second = emptied(Path(order.scratch) / "resaved")
         # Other weights than the first time, and these again afterwards: whatever keeps the first object gives itself away.
         held = {name: tensor.detach().clone() for name, tensor in _tensors(back.module)}
-        perturb(back.module, order.seed + 1)
+        with suppress(HarnessError):
+            # A module that came back without a number to change (whole numbers alone) is saved as it is.
+            perturb(back.module, order.seed + 1)
         rechanged = detector.restoration()
         adapter.build(again, order.variant, second)
         for name, tensor in _tensors(back.module):
