@@ -24,6 +24,9 @@ LARGEST_BYTES = 64 * 2**20
 _HEARD_OUT = 4
 """So many times the largest request is read to its end before it is refused."""
 
+_TOLD = "image/png"
+"""What the file behind the gate says that it is; whoever decodes it looks for himself."""
+
 _RAW = ("image/", "application/octet-stream")
 
 
@@ -125,7 +128,7 @@ async def _picture(headers: Mapping[str, str], body: bytes) -> bytes:
 
 def _form(picture: bytes) -> tuple[str, bytes]:
     boundary = uuid4().hex
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{FIELD}"; filename="picture"\r\n\r\n'
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="{FIELD}"; filename="picture"\r\nContent-Type: {_TOLD}\r\n\r\n'
     return f"multipart/form-data; boundary={boundary}", b"".join((head.encode(), picture, f"\r\n--{boundary}--\r\n".encode()))
 
 

@@ -20,6 +20,7 @@ from harness.adapters.torch_eager import effective_of, read_spec
 from harness.drawing import drawn
 from harness.families import family
 from harness.serving.answers import to_json
+from harness.serving.gate import Gate
 from harness.serving.pictures import BadPicture, pixels_of
 from harness.serving.settings import Settings
 
@@ -62,6 +63,9 @@ class StoredDetector:
         def about(_: Any) -> dict[str, Any]:
             return {"effective": self.runner.effective.run()}
 
+        if self._mended:
+            # `bentoml.io.Image` takes whatever file a form has, in any field.
+            service.add_asgi_middleware(Gate, token=None, pictures=("/detect", "/draw"))
         service.api(input=picture, output=text)(detect)
         service.api(input=picture, output=bentoml.io.Image(mime_type="image/png"))(draw)
         service.api(input=text, output=text)(about)
