@@ -44,8 +44,10 @@ def read(spec: ModelSpec) -> Any:
 
 
 def spec_of(config: Any, name: str, classes: Sequence[str] = ()) -> ModelSpec:
-    """What a ``CfgNode`` of one's own says of its detector; classes without ``classes`` are numbered.
+    """What a ``CfgNode`` of one's own says of its detector.
 
+    Names that ``classes`` does not give are those of its datasets in `MetadataCatalog`, as far as their number fits; what nobody
+    names is numbered.
     Raises `UnreadableConfig` for an architecture that is not known here, or another number of classes.
     """
     from harness.types import ModelSpec, Weights
@@ -68,13 +70,25 @@ def spec_of(config: Any, name: str, classes: Sequence[str] = ()) -> ModelSpec:
         {},
         Weights("path", "", ""),
         "panoptic" if panoptic else "segmentation" if masks else "keypoints" if keypoints else "detection",
-        tuple(classes) or tuple(f"class {index}" for index in range(count)),
+        tuple(classes) or _named(config, "thing_classes", count, "class"),
         float(head.SCORE_THRESH_TEST),
         int(config.TEST.DETECTIONS_PER_IMAGE),
-        tuple(f"keypoint {index}" for index in range(model.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS)) if keypoints else (),
+        _named(config, "keypoint_names", model.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, "keypoint") if keypoints else (),
         # The head's class 0 stands for all things together.
-        tuple(f"stuff {index}" for index in range(1, model.SEM_SEG_HEAD.NUM_CLASSES)) if panoptic else (),
+        _named(config, "stuff_classes", model.SEM_SEG_HEAD.NUM_CLASSES, "stuff")[1:] if panoptic else (),
     )
+
+
+def _named(config: Any, kind: str, count: int, otherwise: str) -> tuple[str, ...]:
+    """Names as a dataset of the configuration has them where there is one that has as many, numbers where there is none."""
+    from detectron2.data import MetadataCatalog
+
+    for dataset in (*config.DATASETS.TRAIN, *config.DATASETS.TEST):
+        # Asked for a dataset that it does not know, the catalog would make one up.
+        names = MetadataCatalog.get(dataset).get(kind, ()) if dataset in MetadataCatalog else ()
+        if len(names) == count:
+            return tuple(map(str, names))
+    return tuple(f"{otherwise} {index}" for index in range(count))
 
 
 def input_format(config: Any) -> str:

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from harness.digests import comparable
 from harness.errors import HarnessError, UsageError
 from harness.families import Model
 from harness.integrity import Damaged, seal
-from harness.serving.store import NotStored, PlainStore, StoreFull, TagTaken
+from harness.serving.store import NotStored, PlainStore, TagTaken
 from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, came_back, changed_in_memory, state
 
 pytest.importorskip("bentoml")
@@ -212,177 +211,6 @@ def test_a_torn_entry_of_somebody_else_hides_nothing(filled: tuple[PlainStore, P
     store.delete(f"{NAME}:torn")
     assert store.get(NAME).tag.version == "v2"
     assert len(ModelStore(models).list()) == 3
-
-
-WRITE = """
-import sys, warnings
-warnings.simplefilter("ignore")
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from harness.families import family
-from harness.fixtures.models import MODELS
-from harness.serving.store import PlainStore
-import bentoml
-import numpy as np
-kind = family("torchvision")
-spec = MODELS["tv_ssdlite_tiny"]
-home = Path(sys.argv[1])
-(home / "source").mkdir(parents=True, exist_ok=True)
-model = kind.build(spec, kind.materialise(spec, home / "source"), np.zeros((96, 96, 3), np.uint8))
-store = PlainStore(home)
-print("ready", flush=True)
-sys.stdin.readline()
-"""
-
-
-def writer(home: Path, code: str) -> subprocess.Popen[str]:
-    """A process that has a model and a store, waits for a line, and then does ``code``."""
-    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITE + code, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def begin(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdin is not None
-    assert process.stdout.readline() == "ready\n"
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def test_a_save_killed_at_any_moment_leaves_nothing_half_written(saved: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(saved, home)
-    store = PlainStore(home)
-    # A child is forked for each save, and killed after a share of what the first save took.
-    code = """
-import os, signal, time
-def forked():
-    child = os.fork()
-    if child == 0:
-        store.save("killed", model)
-        os._exit(0)
-    return child
-began = time.monotonic()
-os.waitpid(forked(), 0)
-whole_s = time.monotonic() - began
-for moment in range(40):
-    child = forked()
-    time.sleep(whole_s * moment / 40)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-print("done", flush=True)
-"""
-    process = writer(home, code)
-    begin(process)
-    output, _ = process.communicate(timeout=120)
-    assert (process.returncode, output) == (0, "done\n")
-    listed = store.list()
-    assert [str(found.tag) for found in listed if found.tag.name != "killed"] == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
-    assert not [found.damage for found in listed if found.damage]
-    for found in listed:
-        store.get(str(found.tag)).load()
-    # The first was left alone; of those that were killed, not all can have been done.
-    assert 1 <= sum(found.tag.name == "killed" for found in listed) < 41
-    # Whoever comes next tidies up behind them.
-    with store._staging() as staging:
-        assert [path for path in staging.parent.iterdir() if path.is_dir()] == [staging]
-
-
-def test_six_writers_and_readers_on_one_tag(saved: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(saved, home)
-    code = """
-import json, os
-from harness.serving.store import TagTaken
-def work():
-    made, taken = [], 0
-    for index in range(6):
-        made.append(str(store.save("shared", model)))
-        store.get("shared").load()
-        try:
-            store.save(f"once:v{index}", model)
-        except TagTaken:
-            taken += 1
-    print(json.dumps([made, taken]), flush=True)
-children = []
-for _ in range(6):
-    children.append(os.fork())
-    if children[-1] == 0:
-        work()
-        os._exit(0)
-for child in children:
-    assert os.waitpid(child, 0)[1] == 0
-"""
-    process = writer(home, code)
-    begin(process)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0
-    answers = [json.loads(line) for line in output.splitlines()]
-    made = [tag for tags, _ in answers for tag in tags]
-    assert len(set(made)) == 36
-    # Of six that asked for one version, one got it.
-    assert sum(taken for _, taken in answers) == 36 - 6
-    store = PlainStore(home)
-    assert {str(found.tag) for found in store.list() if found.tag.name == "shared"} == set(made)
-    assert not [found.damage for found in store.list() if found.damage]
-    newest = max((found for found in store.list() if found.tag.name == "shared"), key=lambda found: found.created)
-    assert store.get("shared").tag == newest.tag
-
-
-def test_a_full_disk_costs_the_new_entry_and_nothing_else(saved: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(saved, home)
-    # Files may grow to so many bytes: the tensors do not fit, then the copy of them, then a small file.
-    code = """
-import resource
-from harness.serving.store import StoreFull
-for limit in (1_000, 100_000, 500_000):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    try:
-        store.save("full", model)
-    except StoreFull as error:
-        print(str(error).splitlines()[0])
-"""
-    process = writer(home, code)
-    begin(process)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    assert len(output.splitlines()) == 3
-    assert all("there is no room in" in line for line in output.splitlines())
-    store = PlainStore(home)
-    assert tags(store) == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
-    assert not [found.damage for found in store.list() if found.damage]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this system lets nobody mount a small disk here")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def test_a_disk_that_is_really_full(small_disk: Path, model: Model) -> None:
-    store = PlainStore(small_disk / "home")
-    made = []
-
-    def fill() -> None:
-        while len(made) < 20:
-            made.append(str(store.save(NAME, model)))
-
-    with pytest.raises(StoreFull, match="No space left on device"):
-        fill()
-    assert made
-    assert sorted(tags(store)) == sorted(made)
-    assert not [found.damage for found in store.list() if found.damage]
-    for tag in made:
-        store.get(tag).load()
 
 
 class Marks:
