@@ -102,9 +102,10 @@ def _liars() -> dict[str, str]:
 def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> CellLine:
     """What is known of a cell from its observations."""
     build, parity, timing = (seen.get(p) for p in (Purpose.BUILD, Purpose.PARITY, Purpose.TIMING))
-    # Where a job ran alone with all threads, its figures; the others ran side by side with one.
+    # Seconds of the job that ran alone with all threads; answers were compared of one that ran beside others with one.
     measured = timing if timing is not None and timing.effective is not None else parity
-    effective = measured.effective if measured else None
+    judged = parity if parity is not None and parity.effective is not None else timing
+    effective = judged.effective if judged else None
     curve = timing.curve if timing else ()
     errors = [o.error for o in seen.values() if o.error is not None]
     peaks = [o.peak_rss_bytes for o in seen.values() if o.peak_rss_bytes is not None and o.job.purpose is not Purpose.BUILD]
@@ -173,12 +174,16 @@ def _waiver(waiver: Waiver) -> WaiverEntry:
     )
 
 
+_RECORDED = {"box_ap50": "box AP50", "mask_ap50": "mask AP50", "keypoint_ap": "keypoint AP", "pq": "PQ"}
+"""What is recorded beside a detector's weights, and how the page calls it."""
+
+
 def _average_precision(spec: ModelSpec) -> dict[str, float]:
     from harness.fixtures.models import WEIGHTS_FOLDER
 
-    recipe = WEIGHTS_FOLDER / f"{spec.id}.json"
-    figures = json.loads(recipe.read_text()).get("ap", {}) if recipe.is_file() else {}
-    return {str(name): float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    note = WEIGHTS_FOLDER / f"{spec.id}.json"
+    kept = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+    return {words: float(kept[name]) for name, words in _RECORDED.items() if name in kept}
 
 
 def _deck(plan: Plan) -> DeckEntry:

@@ -33,6 +33,9 @@ Key = tuple[str, Cell]
 _OF_THE_MACHINE = ("timeout", "memory", "killed")
 """How a job may end for reasons of the machine: no waiver is about that."""
 
+BEFORE_THE_STAGES = frozenset({"build", "save", "load", "upload"})
+"""Where a divergence may begin that no stage shows, in the words of a waiver."""
+
 _WIDER = "Masks are asked of mask models, parity not of the reference, timings not of a quick run; --dry-run shows the cells."
 
 
@@ -103,7 +106,7 @@ class LiveRun:
         self._waivers = plan.waivers
         self._observations: dict[Job, Observation | None] = {}
         self._recorded: dict[Key, Record] = {}
-        self._stages: dict[Cell, str] = {}
+        self._stages: dict[tuple[Cell, str], str] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
         self.jobs: tuple[Job, ...] = ()
         self._truth = {found.id: (cache(found.coco), cache(found.segments)) for found in (plan.deck, plan.many)}
@@ -162,9 +165,12 @@ class LiveRun:
         precision = next((seen.effective.precision for seen in self._seen(cell) if seen.effective is not None), None)
         if any(seen.error is not None and seen.error.kind in _OF_THE_MACHINE for seen in self._seen(cell)):
             known = ()
-        record = waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
-        if record.status is Status.FAILED and _is_of_answers(check, planned):
-            record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
+        plain, record = record, waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
+        if _is_of_answers(check, planned, precision):
+            if record.status is Status.FAILED:
+                record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
+            elif record.status is Status.WAIVED and (self.plan.options.full or self.plan.options.strict_waivers):
+                record = self._measured(record, plain)
         if record.status is Status.PASSED and self.plan.options.quick:
             # The small deck may miss the pictures that show a divergence: it cannot call a waiver stale.
             record = dataclasses.replace(record, waiver=None)
@@ -178,20 +184,39 @@ class LiveRun:
     def take_apart(self, cell: Cell, image: str | None = None) -> Observation | None:
         """What each stage of the cell makes of the reference's inputs: on ``image``, the sample, and two sizes more."""
         deck = [one.id for one in self.plan.deck.images]
-        wanted = [image, self.plan.deck.sample, deck[len(deck) // 2], deck[-2]]
+        wanted = [image if image in deck else None, self.plan.deck.sample, deck[len(deck) // 2], deck[-2]]
         return self._executor.take_apart(cell, list(dict.fromkeys(one for one in wanted if one is not None)))
 
-    def _first_stage(self, cell: Cell, image: str | None) -> str:
-        """The first stage that differs, in words; looked for once a cell."""
-        if cell not in self._stages:
+    def _first_stage(self, cell: Cell, image: str | None, waiver: str = "") -> str:
+        """The first stage that differs, in words; looked for once a cell, and once more for each waiver that is about it."""
+        if (cell, waiver) not in self._stages:
             found = self.take_apart(cell, image)
             if found is None:
-                self._stages[cell] = ""
+                told = ""
             elif found.error is not None and not found.stages:
-                self._stages[cell] = f"not found: {found.error.message}"
+                told = f"not found: {found.error.message}"
             else:
-                self._stages[cell] = conclusion(found.stages)
-        return self._stages[cell]
+                told = conclusion(found.stages)
+            self._stages[cell, waiver] = told
+        return self._stages[cell, waiver]
+
+    def _measured(self, waived: Record, plain: Record) -> Record:
+        """A waived record with the stage that was measured, where it can be, instead of the one that the waiver tells.
+
+        A waiver is about one divergence: where another stage is the first to differ, it is not about this one, and the record
+        stays ``plain``, what it was without it.
+        """
+        told = waived.stage.partition(" (")[0]
+        if told in BEFORE_THE_STAGES or waived.waiver is None:
+            return waived
+        found = self._first_stage(waived.cell, waived.image, waived.waiver)
+        after = told == "after the last stage" and found.startswith("none: every stage")
+        if found.startswith(f"{told}: ") or f"{told} could not be asked" in found or after:
+            return dataclasses.replace(waived, stage=f"{waived.stage}; measured: {found}")
+        if not found or found.startswith(("not found", "none")):
+            return waived
+        words = f"{plain.reason.rstrip('.')}. Waiver {waived.waiver} does not hold: it tells of {told}, but first differs {found}."
+        return dataclasses.replace(plain, reason=words, stage=found)
 
     def close(self, cut_off: str | None = None) -> None:
         """End the jobs, write what is known of each cell, the pictures that differ most, and the footer."""
@@ -267,13 +292,13 @@ class LiveRun:
         return shlex.join([*words, "--check", check.id])
 
 
-def _is_of_answers(check: Check, planned: PlannedCell) -> bool:
+def _is_of_answers(check: Check, planned: PlannedCell, precision: str | None) -> bool:
     """Whether a failure says that answers at fp32 differ: then the stage where they begin to is looked for.
 
-    At lower precision every stage differs from the first on.
+    ``precision`` is the one read back. At a lower one every stage differs from the first on.
     """
     told = check.suite in ("parity", "contract") and check.id not in ("contract.opens", "contract.effective")
-    return told and check.at == "any" and planned.variant.precision == "fp32" and not planned.is_reference
+    return told and check.at == "any" and (precision or planned.variant.precision) == "fp32" and not planned.is_reference
 
 
 def _stamp() -> str:

@@ -49,6 +49,11 @@ class Signature:
         """Keep it in the folder ``artifact``."""
         (artifact / _FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
+    @staticmethod
+    def lies_in(artifact: Path) -> bool:
+        """Whether one is kept in the folder ``artifact``."""
+        return (artifact / _FILE).is_file()
+
     @classmethod
     def read(cls, artifact: Path) -> Signature:
         """The signature kept in the folder ``artifact``."""

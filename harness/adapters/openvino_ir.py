@@ -164,8 +164,9 @@ class OpenvinoIr:
             exporter = f"{exporter}, nncf.quantize {version('nncf')}"
         signature = Signature.of(graph, exporter, limits_px(model) if resized else None)
         if route == "onnx":
-            # The exporter drops an input that no node reads.
-            signature = replace(signature, inputs=tuple(port.any_name for port in converted.inputs))
+            # The exporter drops an input that no node reads; the converter gives others names of what reads them beside their own.
+            names = [port.get_names() for port in converted.inputs]
+            signature = replace(signature, inputs=tuple(next(name for name in graph.example if name in of) for of in names))
         if variant.build.get("int8", False):
             converted = _quantised(converted, model, signature, weighted_alone=mend)
         openvino.save_model(converted, artifact / "model.xml", compress_to_fp16=variant.build["compress_to_fp16"])

@@ -19,6 +19,7 @@ from harness import levels, stages
 from harness.adapters import GraphSession
 from harness.errors import HarnessError, told
 from harness.families import family
+from harness.tracing import Signature
 from harness.types import StageDifference, StageReport
 
 if TYPE_CHECKING:
@@ -75,8 +76,24 @@ def stage_reports(candidate: Candidate, pictures: Mapping[str, Pixels], artifact
         else:
             name = candidate.adapter.name
             raise HarnessError(f"{name} gives neither a graph nor a live object", "Only these can be taken apart into stages.")
-        for stage in own:
+        for stage in _held(own, artifact):
             yield report(stage, envs, opened)
+
+
+def _held(own: Sequence[Stage], artifact: Path) -> list[Stage]:
+    """The stages that the exported graph holds: a mended one may end before the last, whose work is then done outside it.
+
+    All of them where its outputs, by name, are not those of stages.
+    """
+    wanted = set(Signature.read(artifact).outputs) if Signature.lies_in(artifact) else set()
+    if not wanted or not wanted <= {name for stage in own for name in stage.outputs}:
+        return list(own)
+    kept: list[Stage] = []
+    for stage in reversed(own):
+        if wanted & set(stage.outputs):
+            kept.append(stage)
+            wanted |= set(stage.inputs)
+    return kept[::-1]
 
 
 NO_STAGE = "what is done to the picture before the first stage and to the last one's answer is no stage"
@@ -92,7 +109,8 @@ def conclusion(reports: Sequence[StageReport]) -> str:
     """What follows from the reports, in words: the first stage that differs, or what could and could not be asked."""
     first = first_difference(reports)
     if first is not None:
-        return first.words
+        skipped = [report.stage for report in reports[: reports.index(first)] if report.error or not report.compared]
+        return f"{first.words} (before it, {', '.join(skipped)} could not be compared)" if skipped else first.words
     unasked = [report for report in reports if report.error]
     empty = [report.stage for report in reports if not report.error and not report.compared]
     rest = [f"{report.stage} could not be asked ({report.error})" for report in unasked[:1]]

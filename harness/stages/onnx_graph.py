@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.stages.operators import Arrays, Piece
+from harness.stages.reproducers import COMPARE, STORED, TORCH_IMPORTS, by_torch
+
+if TYPE_CHECKING:
+    from harness.types import Variant
 
 FILE = "model.onnx"
-SHOW = '''"""Runs model.onnx in ONNX Runtime and in onnx.reference, on the same inputs."""
+_HEAD = '''"""Runs model.onnx in ONNX Runtime and compares with {expected}."""
 
 import numpy as np
-import onnxruntime
-from onnx.reference import ReferenceEvaluator
-
+{imports}'''
+_BODY = """
 inputs = dict(np.load("inputs.npz"))
-expected = ReferenceEvaluator("model.onnx").run(None, inputs)
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-found = session.run(None, inputs)
-for output, mine, theirs in zip(session.get_outputs(), expected, found):
-    if mine.shape != theirs.shape:
-        print(f"SHOWN: {output.name} has the shape {theirs.shape}, onnx.reference says {mine.shape}")
-    elif mine.dtype.kind != "f" and not np.array_equal(mine, theirs):
-        print(f"SHOWN: {output.name} differs at {np.argwhere(mine != theirs).tolist()[:4]}")
-    elif mine.dtype.kind == "f" and not np.allclose(
-        mine, theirs, rtol=1e-4, atol=1e-5 * np.abs(mine).max(initial=0), equal_nan=True
-    ):
-        apart = np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max()
-        print(f"SHOWN: {output.name} differs by up to {apart:.6g}")
-'''
+{expected}{run}for (name, mine), theirs in zip(expected.items(), found):
+    compare(name, mine, theirs)
+"""
+_BY_RUNTIME = """options = onnxruntime.SessionOptions()
+options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.{level}
+session = onnxruntime.InferenceSession("model.onnx", options, providers={providers})
+found = session.run(list(expected), {{given.name: inputs[given.name] for given in session.get_inputs()}})
+"""
 
 
 class OnnxParts:
@@ -40,7 +37,6 @@ class OnnxParts:
 
     file = FILE
     judge = "onnx.reference"
-    show = SHOW
     packages = ("onnxruntime", "onnx")
 
     def __init__(self, path: Path, inputs: Arrays, _outputs: Sequence[str] = ()) -> None:
@@ -63,6 +59,17 @@ class OnnxParts:
         feeds = {name: value for name, value in inputs.items() if name in used}
         answers = ReferenceEvaluator(every).run(None, feeds)
         self._values: dict[str, Any] = {**feeds, **dict(zip(self._maker, answers, strict=True))}
+
+    @staticmethod
+    def show(variant: Variant, device: str, _inputs: Sequence[str], outputs: Sequence[str] = ()) -> str:
+        """A script that starts a session as the variant does; with ``outputs`` it compares with ``stage.pt`` run by PyTorch."""
+        level = "ORT_ENABLE_ALL" if variant.open.get("optimise", True) else "ORT_DISABLE_ALL"
+        providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+        judge = "the trace that it was exported from, in PyTorch" if outputs else "expected.npz, of onnx.reference"
+        imports = "import onnxruntime\n" + (TORCH_IMPORTS if outputs else "")
+        head = _HEAD.format(expected=judge, imports=imports)
+        run = _BY_RUNTIME.format(level=level, providers=providers)
+        return head + COMPARE + _BODY.format(expected=by_torch(outputs) if outputs else STORED, run=run)
 
     @property
     def operators(self) -> Sequence[str]:

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.stages.openvino_judges import BY_TORCH
 from harness.stages.operators import Arrays, Piece
+from harness.stages.reproducers import COMPARE, STORED, TORCH_IMPORTS, by_torch
+
+if TYPE_CHECKING:
+    from harness.types import Variant
 
 FILE = "model.xml"
-SHOW = '''"""Compiles model.xml for the CPU at f32, and compares with what the operators' own evaluation says (expected.npz)."""
+_HEAD = '''"""Compiles model.xml for {device} and compares with {expected}."""
 
 import numpy as np
 import openvino as ov
-
-inputs, expected = dict(np.load("inputs.npz")), dict(np.load("expected.npz"))
-compiled = ov.Core().compile_model("model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-found = compiled(list(inputs.values()))
+{imports}'''
+_BODY = """
+inputs = dict(np.load("inputs.npz"))
+{expected}compiled = ov.Core().compile_model("model.xml", "{device}", {config})
+found = compiled([inputs[name] for name in {names}])
 for index, (name, mine) in enumerate(expected.items()):
-    theirs = found[index]
-    if mine.shape != theirs.shape:
-        print(f"SHOWN: {name} has the shape {theirs.shape}, expected is {mine.shape}")
-    elif mine.dtype.kind != "f" and not np.array_equal(mine, theirs):
-        print(f"SHOWN: {name} differs at {np.argwhere(mine != theirs).tolist()[:4]}")
-    elif mine.dtype.kind == "f" and not np.allclose(
-        mine, theirs, rtol=1e-4, atol=1e-5 * np.abs(mine).max(initial=0), equal_nan=True
-    ):
-        apart = np.abs(mine.astype(np.float64) - theirs.astype(np.float64)).max()
-        print(f"SHOWN: {name} differs by up to {apart:.6g}: {theirs.ravel()[:4]} instead of {mine.ravel()[:4]}")
-'''
+    compare(name, mine, found[index])
+"""
 
 Values = dict[tuple[str, int], NDArray[Any]]
 _SILENT = ("Parameter", "Constant", "Result")
@@ -43,7 +39,6 @@ class OpenvinoParts:
 
     file = FILE
     judge = "the operators' own reference evaluation"
-    show = SHOW
     packages = ("openvino",)
 
     def __init__(self, path: Path, inputs: Arrays, outputs: Sequence[str]) -> None:
@@ -57,6 +52,16 @@ class OpenvinoParts:
             self._values[parameter.get_friendly_name(), 0] = np.asarray(value, order="C")
         for name, op in self._ops.items():
             self._evaluate(name, op)
+
+    @staticmethod
+    def show(variant: Variant, _device: str, inputs: Sequence[str], outputs: Sequence[str] = ()) -> str:
+        """A script that compiles as the variant does; with ``outputs`` it compares with ``stage.pt`` run by PyTorch."""
+        plugin = variant.open.get("device", "CPU")
+        config = {"INFERENCE_PRECISION_HINT": variant.open["precision"]} if "precision" in variant.open else {}
+        judge = "the trace that it was exported from, in PyTorch" if outputs else "expected.npz, the operators' own evaluation"
+        head = _HEAD.format(device=plugin, expected=judge, imports=TORCH_IMPORTS if outputs else "")
+        said = by_torch(outputs) if outputs else STORED
+        return head + COMPARE + _BODY.format(expected=said, device=plugin, config=config, names=list(inputs))
 
     @property
     def operators(self) -> Sequence[str]:

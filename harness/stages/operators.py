@@ -9,12 +9,10 @@ runtime that merges operators may be wrong about several together and about none
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,13 +23,14 @@ from harness.errors import HarnessError
 from harness.families import family
 from harness.stages import module_of, walk
 from harness.stages.bisect import differences, graph_inputs
+from harness.stages.reproducers import SHOW_TRACE, keep_piece, keep_trace, write_script
 from harness.tracing import Signature, expected_warnings
 
 if TYPE_CHECKING:
     from harness.detections import Pixels, Tensors
     from harness.stages import Env, Stage
     from harness.stages.bisect import Candidate
-    from harness.types import StageDifference
+    from harness.types import StageDifference, Variant
 
 DEPTH = 6
 """How many steps of producers a piece holds at most."""
@@ -98,6 +97,14 @@ class Parts(Protocol):
 
     file: str
     judge: str
+    packages: tuple[str, ...]
+
+    @staticmethod
+    def show(variant: Variant, device: str, inputs: Sequence[str], outputs: Sequence[str] = ()) -> str:
+        """A script that runs ``file`` as the variant does, fed ``inputs`` in this order, and compares.
+
+        With what is expected; with ``outputs``, the stage's in order, with what PyTorch makes of the stage's trace.
+        """
 
     @property
     def operators(self) -> Sequence[str]:
@@ -232,10 +239,25 @@ def dig(candidate: Candidate, stage_name: str, pixels: Pixels, scratch: Path, ou
         return smallest(parts, candidate.run, artifact, scratch / "pieces", stage.per_max)
 
     verdict = find(stage, sample, env, parts, pieces)
-    if verdict.piece is not None and verdict.piece.folder is not None:
-        shutil.copytree(verdict.piece.folder, out, dirs_exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    named = (candidate.variant, candidate.device)
+    if verdict.culprit == "trace":
+        keep_trace(out, stage, sample, env)
+        title = f"torch.jit.trace: {stage_name} is traced into something else"
+        show, packages = SHOW_TRACE, ("torch", "torchvision")
+    elif verdict.culprit == "export":
+        keep_trace(out, stage, sample, env)
+        shutil.copytree(artifact, out, dirs_exist_ok=True)
+        title = f"{adapter.name}: {stage_name} was exported into something else than its trace"
+        show, packages = kind.show(*named, tuple(given), stage.outputs), ("torch", "torchvision", *kind.packages)
+    elif verdict.piece is not None:
+        keep_piece(out, verdict.piece)
         title = f"{adapter.name}: {verdict.piece.operators[-1]} answers otherwise than {kind.judge}"
-        write_reproducer(out, title, verdict, kind.show, kind.packages)
+        show, packages = kind.show(*named, tuple(verdict.piece.inputs)), kind.packages
+    else:
+        return verdict
+    if not write_script(out, title, verdict.words, show, packages):
+        return replace(verdict, words=f"{verdict.words}; show.py, run by itself, does not show it")
     return verdict
 
 
@@ -249,20 +271,3 @@ def traced_outputs(stage: Stage, sample: Env, env: Env) -> Arrays:
         answers = traced(*[env[name].clone() for name in stage.inputs])
     together = answers if isinstance(answers, tuple) else (answers,)
     return {name: value.numpy() for name, value in zip(stage.outputs, together, strict=True)}
-
-
-def write_reproducer(folder: Path, title: str, verdict: Verdict, show: str, packages: Sequence[str]) -> None:
-    """Beside the smallest failing graph in ``folder``: its inputs, what is expected, a script that shows it, a text to report."""
-    if verdict.piece is None:
-        return
-    np.savez(folder / "inputs.npz", allow_pickle=False, **dict(verdict.piece.inputs))
-    np.savez(folder / "expected.npz", allow_pickle=False, **dict(verdict.piece.expected))
-    (folder / "show.py").write_text(show, encoding="utf-8")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    shapes = json.dumps({name: [str(value.dtype), *value.shape] for name, value in verdict.piece.inputs.items()})
-    (folder / "issue.md").write_text(
-        f"# {title}\n\n{verdict.words}.\n\nVersions: {versions}.\n\nInputs: {shapes} (`inputs.npz`).\n\n"
-        "To see it: `python show.py` beside the graph, `inputs.npz` and `expected.npz`.\n\n"
-        f"```python\n{show}```\n",
-        encoding="utf-8",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,6 +81,33 @@ def test_a_failure_of_answers_names_the_first_stage_that_differs_and_looks_once(
     run.verdict("parity.boxes", CELL)
     assert len(asked) == 1
     assert ("crowded" in asked[0], run.plan.deck.sample in asked[0]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("differs", "status", "words"),
+    [
+        ("preprocess", Status.WAIVED, "preprocess (resize); measured: preprocess: 3 of 9 values"),
+        ("pooler", Status.FAILED, "pooler: 3 of 9 values"),
+        (None, Status.WAIVED, "preprocess (resize)"),
+    ],
+)
+def test_a_strict_run_measures_the_stage_that_a_waiver_tells(
+    run: LiveRun, monkeypatch: pytest.MonkeyPatch, differs: str | None, status: Status, words: str
+) -> None:
+    seen = StageReport(differs or "", 3, 9, (StageDifference("even_0", "x", "3 of 9 values of x differ", 0.5, 1e-4),))
+    reports = (seen,) if differs else (StageReport("preprocess", 3, 0, error="RuntimeError: no"),)
+    found = Observation(job(CELL, Purpose.STAGES), stages=reports)
+    monkeypatch.setattr(run._executor, "take_apart", lambda *_: found, raising=False)
+    monkeypatch.setattr(live, "judge", lambda *_: Judgement(Status.FAILED, "it differs", 3, image="crowded"))
+    waiver = next(one for one in run.plan.waivers if one.covers("parity.boxes", CELL))
+    assert waiver.stage == "preprocess (resize)"
+    assert run.verdict("parity.boxes", CELL).stage == waiver.stage
+    monkeypatch.setattr(run.plan, "options", dataclasses.replace(run.plan.options, strict_waivers=True))
+    record = run.verdict("parity.scores", CELL)
+    assert record.status is status
+    assert record.stage.startswith(words)
+    if status is Status.FAILED:
+        assert f"Waiver {waiver.id} does not hold: it tells of preprocess, but first differs pooler" in record.reason
 
 
 @pytest.mark.parametrize(("kind", "status"), [("raised", Status.WAIVED), ("timeout", Status.ERRORED), ("memory", Status.ERRORED)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import subprocess
 import sys
@@ -14,11 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from harness import heading
 from harness.document import CellKey, Notice, Planned
 from harness.errors import RunFolderError
+from harness.fixtures.models import WEIGHTS_FOLDER
 from harness.journal import Run, read_run
+from harness.live import Plan
+from harness.options import Options
 from harness.reports.matrix import SIGNS
 from harness.reports.page import PageTooLarge, render_page, write_page
+from harness.selftest import read_outcome
 from harness.suites.meta.reports import invented
 from harness.types import Cell, Measure, Record, Status
 
@@ -128,6 +134,7 @@ def test_each_has_its_reason_figures_and_command(read: Reader, run: Run, status:
 def test_a_waiver_is_told_with_reason_finding_and_expiry(read: Reader) -> None:
     told = "Waived: bentoml-predictor-config, upstream, expires 2027-05-01"
     assert told in read.text
+    assert "First stage that differs: pooler: 12 of 900 values of pooled differ." in read.text
     assert "takes the config from a predictor only when it is saved the first time. First stage that differs: save." in read.text
     assert "docs/findings.md#bentoml-predictor-config" in read.text
 
@@ -346,3 +353,17 @@ def test_five_thousand_checks_render_in_under_two_seconds(tmp_path: Path) -> Non
     assert len(run.verdicts) > 5000
     assert len(page.encode()) < 10_000_000
     assert "62 more models stand in the scoreboard" in Reader(page).text
+
+
+def test_the_page_of_a_real_header_tells_the_kill_rate_and_how_sharp_a_detector_is(run: Run) -> None:
+    """Of what is recorded, not of what was invented here."""
+    plan = Plan(Options.of({"quick": True, "model": ["tv_maskrcnn_tiny"], "device": ["cpu"]}))
+    header = heading.header(plan, plan.keys, (), "run", "harness run")
+    page = Reader(render_page(replace(run, header=header, records=(), cells=())))
+    outcome = read_outcome()
+    assert outcome.kill_rate == 1
+    assert len(outcome.faults) > 24
+    assert outcome.text().splitlines()[0] in page.text
+    note = json.loads((WEIGHTS_FOLDER / "tv_maskrcnn_tiny.json").read_text(encoding="utf-8"))
+    assert f"box AP50 {note['box_ap50']:.3g}" in page.text
+    assert f"mask AP50 {note['mask_ap50']:.3g}" in page.text

@@ -14,6 +14,7 @@ from harness.doctor import present
 from harness.families import Model, family
 from harness.fixtures.models import MODELS
 from harness.fixtures.scenes import SceneRecipe, draw
+from harness.live import BEFORE_THE_STAGES
 from harness.stages.bisect import graph_inputs
 from harness.waivers import load_waivers
 
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.meshgrid:UserWarning"),
 ]
 
-OUTSIDE_THE_STAGES = {"build", "save", "load", "upload", "after the last stage"}
+OUTSIDE_THE_STAGES = BEFORE_THE_STAGES | {"after the last stage"}
 # Native, stretched and long: padded otherwise, with other anchors.
 SIZES = ((160, 192), (75, 99), (90, 330))
 

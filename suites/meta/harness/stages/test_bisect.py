@@ -135,7 +135,8 @@ def test_a_stage_that_breaks_is_told_and_does_not_end_the_search() -> None:
     assert seen.error == "RuntimeError: no kernel for this"
     differs = report(DOUBLES, ENVS, tripling)
     assert first_difference([StageReport("a", 1, 1), seen, differs]) is differs
-    assert conclusion([seen, differs]) == differs.words
+    assert conclusion([StageReport("a", 1, 1), differs]) == differs.words
+    assert conclusion([seen, differs]) == f"{differs.words} (before it, doubles could not be compared)"
     assert first_difference([StageReport("a", 1, 1), seen]) is None
     told = conclusion([StageReport("a", 1, 1), seen])
     assert told.startswith("none: every other stage, ")

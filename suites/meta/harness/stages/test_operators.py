@@ -12,11 +12,12 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.stages import Stage, operators
-from harness.stages.onnx_graph import SHOW, OnnxParts
+from harness.stages.onnx_graph import OnnxParts
 from harness.stages.openvino_graph import OpenvinoParts
-from harness.stages.operators import Piece, Search, Verdict, _difference, find, smallest, upstream, write_reproducer
+from harness.stages.operators import Piece, Search, _difference, find, smallest, upstream
+from harness.stages.reproducers import keep_piece, write_script
 from harness.tracing import Signature
-from harness.types import StageDifference
+from harness.types import StageDifference, Variant
 
 onnx = pytest.importorskip("onnx")
 
@@ -207,11 +208,12 @@ def test_the_script_of_a_reproducer_runs_without_this_project(artifact: Path, tm
     assert found.piece is not None
     folder = found.piece.folder
     assert folder is not None
-    verdict = Verdict("runtime", "plus: wrong", found.piece, found.difference)
-    write_reproducer(folder, "plus is wrong", verdict, SHOW, ("onnx", "onnxruntime"))
+    keep_piece(folder, found.piece)
+    show = OnnxParts.show(Variant("f32"), "cpu", tuple(found.piece.inputs))
+    # The real runtime is right about an addition: the script runs, and shows nothing.
+    assert not write_script(folder, "plus is wrong", "plus: wrong", show, OnnxParts.packages)
     assert "harness" not in (folder / "show.py").read_text()
     done = subprocess.run([sys.executable, "show.py"], cwd=folder, capture_output=True, text=True, check=False)
-    # The real runtime is right about an addition: the script runs, and shows nothing.
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "onnxruntime" in (folder / "issue.md").read_text()
 
@@ -242,7 +244,8 @@ def test_openvino_is_judged_by_its_operators_own_evaluation(tmp_path: Path) -> N
     assert found.difference is not None
     assert [name.partition(" ")[0] for name in found.piece.operators] == ["ReduceMax", "Divide"]
     assert found.difference.words.endswith("6 instead of 5, level 0")
-    verdict = Verdict("runtime", "a division: wrong", found.piece, found.difference)
-    write_reproducer(found.piece.folder, "it rounds", verdict, OpenvinoParts.show, OpenvinoParts.packages)
+    keep_piece(found.piece.folder, found.piece)
+    show = OpenvinoParts.show(Variant("f32"), "cpu", tuple(found.piece.inputs))
+    assert write_script(found.piece.folder, "it rounds", "a division: wrong", show, OpenvinoParts.packages)
     shown = subprocess.run([sys.executable, "show.py"], cwd=found.piece.folder, capture_output=True, text=True, check=True).stdout
     assert shown.startswith("SHOWN: ")
