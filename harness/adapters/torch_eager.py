@@ -198,8 +198,8 @@ class TorchEager:
         """The module in eval mode on ``device``. Raises `HarnessError` unless every tensor fits, name by name.
 
         ``variant.open``: ``margins``, as `Family.predict` has it; ``torch_threads``; ``bf16``: autocast; ``layers_in_bf16``:
-        `LayersInBf16`; ``compile``: the backbone, for pictures of any size, while the first are answered. Dynamo refuses the whole
-        of torchvision's detectors so.
+        `LayersInBf16`; ``compile``: the backbone, for pictures of any size, while the first are answered. Whole detectors of
+        torchvision's cannot be: ``docs/findings/torchvision_compile_second_size.py``.
         """
         from safetensors.torch import load_file
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from harness import levels
 from harness.checks import Evidence, Judgement
 from harness.checks.parity import check, failed, spread
 from harness.checks.reference import NoiseFloor
 from harness.compare import Comparison, Pair
 from harness.detections import Segment
-from harness.pairs import Quantity
+from harness.pairs import Column, Quantity
 from harness.types import Measure, Purpose, Status
 
 
@@ -21,6 +23,7 @@ def masks(_: Evidence, found: Comparison, __: NoiseFloor) -> Judgement:
     measures = (
         Measure("worst mask IoU, area from 1024 px", float(iou[large].min(initial=1.0)), levels.MASK_IOU_LARGE),
         Measure("worst mask IoU, area 64 to 1024 px", float(iou[small].min(initial=1.0)), levels.MASK_IOU_SMALL),
+        *_ends(iou[large | small], 1, "mask IoU"),
         Measure("flipped away from the threshold", float(flips.sum()), 0, "px"),
         Measure("flipped", float(found.column("mask_flipped_px").sum()), unit="px"),
         Measure("compared", found.mask_pixels, unit="px"),
@@ -48,8 +51,10 @@ def raw_masks(evidence: Evidence, found: Comparison, floor: NoiseFloor) -> Judge
     level = levels.raw_share_level(floor.raw_mask_share)
     measures = (
         Measure("worst raw mask difference against its level", float(share.max(initial=0.0)), level),
+        *_ends(share, 99, "raw mask difference against its level"),
         Measure("noise floor F of raw masks against their level", floor.raw_mask_share),
         Measure("worst raw mask cosine", float(cosine.min(initial=1.0)), levels.RAW_COSINE),
+        *_ends(cosine, 1, "raw mask cosine"),
     )
 
     def share_words(index: int, pair: Pair) -> str:
@@ -125,6 +130,15 @@ def panoptic(evidence: Evidence, found: Comparison, _: NoiseFloor) -> Judgement:
 def _label(evidence: Evidence, segment: Segment) -> str:
     names = evidence.spec.classes if segment.is_thing else evidence.spec.stuff
     return names[segment.label] if 0 <= segment.label < len(names) else f"label {segment.label} of {len(names)}"
+
+
+def _ends(column: Column, percentile: int, name: str) -> tuple[Measure, ...]:
+    """The percentile towards the worst and the median, where there is something."""
+    if not len(column):
+        return ()
+    worse = "lower" if percentile < 50 else "higher"
+    near, middle = (float(np.percentile(column, p, method=worse)) for p in (percentile, 50))
+    return (Measure(f"{percentile}{'st' if percentile == 1 else 'th'} percentile {name}", near), Measure(f"median {name}", middle))
 
 
 def _left_out(found: Comparison, quantity: Quantity, what: str, measures: tuple[Measure, ...]) -> Judgement | None:

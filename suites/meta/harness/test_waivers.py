@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness import registry
 from harness.checks import CHECKS
@@ -260,3 +263,49 @@ def test_the_shipped_waivers_can_be_read_and_the_documented_one_too(tmp_path: Pa
     text = (Path(__file__).parents[3] / "docs" / "waivers.md").read_text().split("```")[1].removeprefix("toml")
     (found,) = load(tmp_path, text)
     assert found.covers("parity.boxes", dataclasses.replace(CELL, model="tv_maskrcnn_tiny"))
+
+
+STATUSES = st.sampled_from(Status)
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[str, date, str, bool]:
+    """A waiver's text, its last day, the version range it is bound to, and whether chance decides."""
+    last = draw(st.dates(date(2026, 11, 18), date(2026, 11, 22)))
+    within = draw(st.sampled_from([">=2026.4,<2026.5", ">=2026.5", "==2026.3.*", ">=2026"]))
+    unsteady = draw(st.booleans())
+    text = ENTRY.replace("2026-12-31", last.isoformat()).replace(">=2026.4,<2026.5", within)
+    return text + f"unsteady = {str(unsteady).lower()}\n", last, within, unsteady
+
+
+@pytest.mark.covers("M21")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=written(), status=STATUSES, covered=st.booleans())
+def test_whatever_it_says_a_waiver_turns_a_failure_in_range_into_waived_and_changes_nothing_else(
+    tmp_path: Path, made: tuple[str, date, str, bool], status: Status, covered: bool
+) -> None:
+    text, last, within, unsteady = made
+    waivers = load(tmp_path, text)
+    assert Waiver.model_validate_json(waivers[0].model_dump_json()) == waivers[0]
+    record = dataclasses.replace(FAILED, status=status, check="parity.boxes" if covered else "parity.scores")
+    found = apply(record, waivers, VERSIONS, TODAY)
+    holds = covered and last >= TODAY and within in (">=2026.4,<2026.5", ">=2026")
+    if status in (Status.FAILED, Status.ERRORED):
+        assert found.status is (Status.WAIVED if holds else status)
+        assert (found.waiver == waivers[0].id) == holds
+        # A waiver that does not hold says why, where it is about the record at all.
+        assert ("does not hold" in found.reason) == (covered and not holds)
+    elif status is Status.PASSED:
+        assert found == dataclasses.replace(record, waiver=waivers[0].id if holds and not unsteady else None)
+    else:
+        assert found == record
+
+
+@pytest.mark.covers("M21")
+@settings(deadline=None, max_examples=40)
+@given(st.permutations(range(3)), STATUSES)
+def test_one_that_holds_waives_wherever_it_stands_among_those_that_do_not(order: list[int], status: Status) -> None:
+    text = (ENTRY, ENTRY.replace("2026-12-31", "2026-01-01"), ENTRY.replace(">=2026.4,<2026.5", "<2026"))
+    three = [Waiver(**{**tomllib.loads(one)["waiver"][0], "id": f"w{n}", "backend": "openvino_ir"}) for n, one in enumerate(text)]
+    found = apply(dataclasses.replace(FAILED, status=status), tuple(three[n] for n in order), VERSIONS, TODAY)
+    assert found.waiver == ("w0" if status in (Status.FAILED, Status.ERRORED, Status.PASSED) else None)

@@ -118,3 +118,27 @@ def test_cuda_is_declined_and_the_cpu_is_not() -> None:
     assert said is not None
     assert "Intel" in said
     assert ADAPTER.declines(SPEC, BASE, "cpu") is None
+
+
+@pytest.mark.covers("M9")
+def test_every_device_that_the_runtime_lists_has_a_variant_and_runs_there(tmp_path: Path) -> None:
+    import openvino
+
+    ADAPTER.build(picker(), BASE, tmp_path)
+    asked = {variant.open.get("device", "CPU"): variant for variant in ADAPTER.variants if variant.build == BASE.build}
+    listed = openvino.Core().available_devices
+    assert listed
+    assert {name.partition(".")[0] for name in listed} <= asked.keys(), "a device without a variant"
+    tensors = picture(24, 32)
+    with ADAPTER.open(tmp_path, BASE, "cpu") as session:
+        wanted = session.run(tensors)
+    for name in (*listed, "AUTO"):
+        variant = replace(asked[name.partition(".")[0]], open={**BASE.open, "device": name})
+        with ADAPTER.open(tmp_path, variant, "cpu") as session:
+            found = session.run(tensors)
+            # AUTO says what it chose, which is one of those that are listed.
+            chosen = [device.replace(":", ".").upper() for device in session.effective.device.split(",")]
+        assert set(chosen) <= set(listed)
+        assert name == "AUTO" or chosen == [name]
+        for output, value in wanted.items():
+            np.testing.assert_allclose(found[output], value, rtol=1e-4, atol=1e-5)

@@ -62,6 +62,12 @@ class TestRawMasks:
     def test_nan_fails(self) -> None:
         assert self.judged(self.moved(by=np.nan)).status is Status.FAILED
 
+    def test_one_bad_mask_of_four_moves_the_worst_and_not_the_median(self) -> None:
+        figures = {measure.name: measure.value for measure in self.judged(self.moved(by=1e-3)).measures}
+        assert figures["worst raw mask difference against its level"] > 1
+        assert figures["median raw mask difference against its level"] == 0
+        assert figures["1st percentile raw mask cosine"] < figures["median raw mask cosine"] == pytest.approx(1)
+
     def test_who_gives_pasted_masks_only_declines_in_words(self) -> None:
         pasted = dataclasses.replace(self.whole, raw_masks=None)
         found = self.judged(pasted)
