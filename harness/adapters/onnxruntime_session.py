@@ -107,7 +107,7 @@ class OnnxruntimeSession:
     variants = (
         Variant("f32", build={"opset": 17}),
         Variant("f32_mended", build={"opset": 17, "mend": True}, mends="f32"),
-        *(Variant(f"opset{opset}", build={"opset": opset}, base=False) for opset in (11, 16, 18, 20)),
+        *(Variant(f"opset{opset}", build={"opset": opset}, base=False) for opset in (11, 16, 18, 19, 20)),
         Variant("unoptimised", build={"opset": 17}, open={"optimise": False}, base=False),
         Variant("pair_f32", build={"opset": 17, "images": 2}, base=False),
         Variant("dynamo", build={"opset": 20, "dynamo": True}, base=False),

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError, UsageError
+from harness.journal import read_run
 from harness.locate import Located, _located, locate
 from harness.options import Options
 from harness.stages.bisect import NO_STAGE
-from harness.types import Cell, Job, JobError, Observation, Purpose, StageDifference, StageReport
+from harness.types import Cell, Job, JobError, Observation, Purpose, StageDifference, StageReport, Status
 
 CELL = Cell("tv_maskrcnn_tiny", "openvino_ir", "f32", "cpu")
 JOB = Job(CELL, Purpose.OPERATORS)
@@ -79,3 +80,67 @@ def test_a_cell_without_stages_is_an_error_that_says_what_to_ask(tmp_path: Path)
     with pytest.raises(HarnessError, match="no such device") as error:
         _located(CELL, broken, tmp_path)
     assert "--check contract.opens" in str(error.value)
+
+
+def harness(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line, as a user has it."""
+    return subprocess.run([sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def test_the_command_tells_a_fault_of_the_trace_and_hands_over_what_shows_it(tmp_path: Path, cache: str) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "bisect"
+    words = ("--image", "shrunk_square", "--out", str(out), "--cache", cache)
+    done = harness("bisect", "tv_fcos_tiny/onnxruntime_session[f32]@cpu", *words)
+    assert done.returncode == 1, done.stderr
+    assert "First stage that differs: preprocess: 2 of 2 values of resized_size" in done.stdout
+    assert "Operators: torch.jit.trace, run by PyTorch itself, already differs from the live stage" in done.stdout
+    assert "does not show it" not in done.stdout
+    left = {path.name for path in (out / "reproducer").iterdir()}
+    assert left == {"stage.pt", "sample.npz", "inputs.npz", "expected.npz", "show.py", "issue.md"}
+    shown = subprocess.run([sys.executable, "show.py"], cwd=out / "reproducer", capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("SHOWN: ")
+    assert "harness" not in (out / "reproducer" / "show.py").read_text(encoding="utf-8")
+
+
+def test_the_command_ends_with_0_where_every_stage_agrees(tmp_path: Path, cache: str) -> None:
+    pytest.importorskip("onnxruntime")
+    words = ("--image", "shrunk_square", "--out", str(tmp_path / "bisect"), "--cache", cache)
+    done = harness("bisect", "tv_fcos_tiny/onnxruntime_session[f32_mended]@cpu", *words)
+    assert (done.returncode, "First stage that differs: none: every stage" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_the_command_says_what_is_wrong_with_its_words() -> None:
+    done = harness("bisect", "tv_fcos_tiny/torch_eager[fp32]", "--image", "nobody")
+    assert (done.returncode, "nobody" in done.stderr) == (2, True)
+
+
+LIAR = """
+from harness.suites.meta.liars.test_stage_liars import Liar
+
+ADAPTER = Liar("backbone")
+"""
+
+
+def test_a_run_writes_down_the_stage_that_a_failing_cell_differs_in_first(tmp_path: Path, cache: str) -> None:
+    (tmp_path / "liar.py").write_text(LIAR, encoding="utf-8")
+    words = ("--model", "tv_ssdlite_tiny", "--adapter", f"{tmp_path / 'liar.py'}:ADAPTER", "--check", "parity.boxes", "--cache", cache)
+    done = harness("run", *words, "--backend", "stage_liar", "--out", str(tmp_path / "run"))
+    assert done.returncode == 1, done.stderr
+    (record,) = read_run(tmp_path / "run").records
+    assert (record.status, record.stage.partition(":")[0]) == (Status.FAILED, "backbone")
+
+
+def test_a_strict_run_measures_the_stage_of_what_is_waived(tmp_path: Path, cache: str) -> None:
+    pytest.importorskip("onnxruntime")
+    words = ("--model", "tv_fcos_tiny", "--backend", "onnxruntime_session", "--variant", "f32", "--check", "parity.boxes")
+    done = harness("run", *words, "--strict-waivers", "--cache", cache, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    (record,) = read_run(tmp_path / "run").records
+    assert record.status is Status.WAIVED
+    assert record.stage.startswith("preprocess (resize); measured: preprocess: ")
