@@ -129,8 +129,9 @@ ADAPTER = Liar("backbone")
 
 def test_a_run_writes_down_the_stage_that_a_failing_cell_differs_in_first(tmp_path: Path, cache: str) -> None:
     (tmp_path / "liar.py").write_text(LIAR, encoding="utf-8")
-    words = ("--model", "tv_ssdlite_tiny", "--adapter", f"{tmp_path / 'liar.py'}:ADAPTER", "--check", "parity.boxes", "--cache", cache)
-    done = harness("run", *words, "--backend", "stage_liar", "--out", str(tmp_path / "run"))
+    liar = ("--adapter", f"{tmp_path / 'liar.py'}:ADAPTER", "--backend", "stage_liar")
+    asked = ("--model", "tv_ssdlite_tiny", "--check", "parity.boxes", "--cache", cache, "--out", str(tmp_path / "run"))
+    done = harness("run", *liar, *asked)
     assert done.returncode == 1, done.stderr
     (record,) = read_run(tmp_path / "run").records
     assert (record.status, record.stage.partition(":")[0]) == (Status.FAILED, "backbone")
