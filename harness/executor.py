@@ -269,7 +269,10 @@ class Executor:
             worker = spawn(path, log, variables | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)})
         else:
             worker = self._forker.fork(path, log)
-        return watch(worker, self._setting.limits.seconds, self._setting.limits.memory_bytes, self._stop)
+        return watch(worker, self._limit_s(order), self._setting.limits.memory_bytes, self._stop)
+
+    def _limit_s(self, order: Order) -> float:
+        return self._setting.limits.seconds * order.variant.patience
 
     def _read(self, order: Order, folder: Path, ending: Ending, scratch: Path) -> Observation:
         stage_file = folder.with_name(folder.name + ".stage")
@@ -280,13 +283,13 @@ class Executor:
             return dataclasses.replace(seen, peak_rss_bytes=max(ending.peak_rss_bytes, seen.peak_rss_bytes or 0))
         log = scratch / "log.txt"
         tail = log.read_text(errors="replace")[-4000:] if log.is_file() else ""
-        error = JobError(ending.kind, stage, self._died(ending), redacted(tail, order.folders))
+        error = JobError(ending.kind, stage, self._died(ending, self._limit_s(order)), redacted(tail, order.folders))
         return Observation(order.job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
 
-    def _died(self, ending: Ending) -> str:
+    def _died(self, ending: Ending, limit_s: float) -> str:
         limits = self._setting.limits
         if ending.kind == "timeout":
-            return f"still running after {limits.seconds:.0f} s, and was ended (--job-seconds sets the limit)"
+            return f"still running after {limit_s:.0f} s, and was ended (--job-seconds sets the limit)"
         if ending.kind == "memory":
             return f"used more than {limits.memory_bytes / 2**30:.1f} GiB, and was ended (--job-memory sets the limit)"
         if ending.kind == "killed":
