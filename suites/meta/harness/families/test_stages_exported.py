@@ -48,7 +48,8 @@ def test_every_stage_can_be_asked(model_id: str, route: str, tmp_path: Path) -> 
     candidate = Candidate(adapter, variant, live(model_id), "cpu")
     reports = list(stage_reports(candidate, {"native": scene(160, 192)}, tmp_path / "none", tmp_path / "stages"))
     assert [report.stage for report in reports if report.error] == REFUSED.get((model_id, ROUTES[route]), [])
-    # The picture that it was traced with: nothing that is wrong at other sizes shows. OpenVINO pads too far at any.
-    known = ["preprocess"] if route == "openvino_ir[f32]" and model_id.startswith("d2_") else []
+    # The picture that it was traced with: nothing that is wrong at other sizes shows. OpenVINO pads too far at any, where a model
+    # pads at all.
+    known = ["preprocess"] if route == "openvino_ir[f32]" and model_id.startswith("d2_") and "c4" not in model_id else []
     assert [report.stage for report in reports if report.differences] == known, [report.words for report in reports]
     assert all(report.compared for report in reports if not report.error)
