@@ -32,7 +32,7 @@ class Served:
         self._precision = ExitStack()
         self._precision.enter_context(full_fp32())
         module, config = self._entry.load(settings.device)
-        self.frames = DetectorFrames(self.spec, module, config, self._entry.attached)
+        self.frames = DetectorFrames(self.spec, module, config, self._entry.attached, settings.largest_px)
         self._largest_px = settings.largest_px
         self._lock = Lock()
 

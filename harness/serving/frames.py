@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.errors import UsageError
 from harness.families import family
-from harness.serving.pictures import BadPicture, decoded
+from harness.serving.pictures import LARGEST_PX, BadPicture, decoded
 
 if TYPE_CHECKING:
     from harness.detections import Detections, Pixels
@@ -51,12 +51,14 @@ class DetectorFrames:
     """A live detector of either family behind DataFrames.
 
     ``attached`` is what is stored beside the model (`Model.attached`), so that an object of this class can be stored as it is.
+    ``largest_px`` is height times width that is decoded at most; it is not stored.
     """
 
     spec: ModelSpec
     module: Any
     config: Any
     attached: Mapping[str, Any]
+    largest_px: int = LARGEST_PX
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -72,7 +74,7 @@ class DetectorFrames:
         """A DataFrame of answers, a row a picture, with the index of ``df``. Raises `BadFrame`; nothing is answered then."""
         import pandas as pd
 
-        pictures = [_picture(row, value) for row, value in _column(df, IMAGE_COLUMN)]
+        pictures = [_picture(row, value, self.largest_px) for row, value in _column(df, IMAGE_COLUMN)]
         kind = family(self.spec.family)
         answers = [kind.predict(self.module, self.config, [picture])[0] for picture in pictures]
         rows = [self._row(answer, picture) for answer, picture in zip(answers, pictures, strict=True)]
@@ -124,18 +126,20 @@ def _stacked(name: str, answer: Detections, picture: Pixels) -> Any:
 
 def _column(df: Any, name: str) -> list[tuple[Any, Any]]:
     """The rows of the only column. Raises `BadFrame` unless there is that column, no other, and a row."""
-    columns = list(getattr(df, "columns", ()))
-    if columns != [name]:
-        found = ", ".join(map(repr, columns)) or f"none: it is a {type(df).__name__}"
-        raise BadFrame(f"the columns are {found}", f"Give a DataFrame with the one column {name!r}: see images_to_bytearray_df.")
+    wanted = f"Give a DataFrame with the one column {name!r}: see images_to_bytearray_df."
+    if not hasattr(df, "columns"):
+        raise BadFrame(f"it is a {type(df).__name__} and no DataFrame", wanted)
+    # First: what is made of no rows has no columns either.
     if not len(df):
         raise BadFrame("the DataFrame has no row", "Give at least one picture.")
+    if list(df.columns) != [name]:
+        raise BadFrame(f"the columns are {', '.join(map(repr, df.columns)) or 'none'}", wanted)
     return list(df[name].items())
 
 
-def _picture(row: Any, value: Any) -> Pixels:
+def _picture(row: Any, value: Any, largest_px: int) -> Pixels:
     try:
-        return decoded(_bytes(value))
+        return decoded(_bytes(value), largest_px)
     except (BadFrame, BadPicture) as error:
         raise BadFrame(f"row {row!r}: {error.what}", error.cure) from error
 

@@ -119,7 +119,7 @@ GOOD = base64.b64encode(encoded(np.zeros((40, 40, 3), np.uint8))).decode()
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "the columns are none"),
+        ({}, "has no row"),
         ({"image": [GOOD]}, "the columns are 'image'"),
         ({IMAGE_COLUMN: [GOOD], "more": [1]}, "'image_data', 'more'"),
         ({IMAGE_COLUMN: []}, "has no row"),
@@ -142,7 +142,9 @@ def test_what_is_no_frame_of_pictures_is_refused_and_the_row_named(
 
 
 def test_what_is_no_frame_at_all_is_refused(small: DetectorFrames) -> None:
-    with pytest.raises(BadFrame, match="it is a list"):
+    with pytest.raises(BadFrame, match="the columns are none"):
+        small.predict(pd.DataFrame(index=[0, 1]))
+    with pytest.raises(BadFrame, match="it is a list and no DataFrame"):
         small.predict([GOOD])
     with pytest.raises(BadFrame, match="no picture"):
         images_to_bytearray_df([])
