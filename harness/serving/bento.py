@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, UsageError
-from harness.serving.settings import Settings
+from harness.serving.settings import Settings, without_settings
 
 if TYPE_CHECKING:
     from harness.serving.store import PlainStore
@@ -100,7 +100,8 @@ def _bentos(home: Path) -> set[str]:
 
 def _bentoml(home: Path, *words: str, folder: Path | None = None) -> str:
     """BentoML's own command; what it printed."""
-    environment = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    # `build` makes the service once: what this shell says of another one is not for it.
+    environment = {**without_settings(os.environ), "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
     home.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [sys.executable, "-m", "bentoml", *words], capture_output=True, text=True, env=environment, cwd=folder or home, check=False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +29,7 @@ _home = click.option(
 @_home
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option(
-    "--token", envvar="HARNESS_TOKEN", help="Who has it not is refused. Better kept in HARNESS_TOKEN: others see a command line."
-)
+@click.option("--token", help="Who has it not is refused. Better kept in HARNESS_TOKEN: others see a command line.")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, device: str) -> None:
     """Serve the stored detector TAG over HTTP until it is interrupted; no process is left then.
@@ -38,12 +38,14 @@ def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, 
     """
     from tempfile import TemporaryDirectory
 
-    from harness.serving.server import DETECTOR, serving
-    from harness.serving.settings import Settings
+    from harness.serving.server import DETECTOR, NotServing, Stopped, serving
+    from harness.serving.settings import Settings, checked_token
 
-    if token is not None and not token.strip():
-        raise UsageError("the token is empty", "Give one, or none.")
-    if token is None and host not in _LOOPBACK:
+    # By hand: click takes a variable that is set and empty for none, and would serve to everybody.
+    token = os.environ.get("HARNESS_TOKEN") if token is None else token
+    if token is not None:
+        checked_token(token)
+    elif host not in _LOOPBACK:
         click.echo(f"harness: without --token everybody who reaches {host} may ask.", err=True)
     store = _opened(home)
     entry = store.get(tag)
@@ -52,14 +54,15 @@ def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, 
     settings = Settings(str(entry.tag), store.home.resolve(), token, device)
     stopped = _stopping()
     with (
+        suppress(Stopped),
         TemporaryDirectory(prefix="harness-serve-") as folder,
-        serving(DETECTOR, settings, Path(folder) / "log", host, port) as server,
+        serving(DETECTOR, settings, Path(folder) / "log", host, port, stopped) as server,
     ):
         needs = "" if token is None else ", with the token"
         click.echo(f"{entry.tag} at {server.url}: POST a picture to /detect or /draw, rows to /predict{needs}. Ctrl-C stops it.")
         while not stopped.wait(0.5):
             if server.process.poll() is not None:
-                raise UsageError(f"the server ended by itself, with status {server.process.returncode}", "Start it again.")
+                raise NotServing(f"the server ended by itself, with status {server.process.returncode}", server.last_lines())
     click.echo("stopped")
 
 
@@ -174,10 +177,12 @@ def bento(tag: str, archive: Path, home: Path | None) -> None:
 
 
 def _stopping() -> threading.Event:
-    """Set once this process is asked to end."""
+    """Set once this process is asked to end, or its terminal is closed."""
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # What is ignored was meant to be: `nohup` does.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: stopped.set())
     return stopped
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from harness.drawing import colour
 from harness.errors import HarnessError, Unavailable, UsageError
 from harness.serving.pictures import BadPicture, decoded
-from harness.serving.server import free_port
+from harness.serving.places import bracketed, free_place
 
 if TYPE_CHECKING:
     from harness.detections import Pixels
@@ -98,18 +98,20 @@ def page(endpoint: str = "", token: str = "") -> Any:
 @contextmanager
 def showing(endpoint: str, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """The page, served until the end of the block; gives its address. Raises `UsageError` where the port is taken."""
+    place = free_place(host, port)
     blocks = page(endpoint)
     try:
+        # Gradio writes the address as it is given the host.
         _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port or free_port(host),
+            server_name=bracketed(host),
+            server_port=place.port,
             prevent_thread_lock=True,
             quiet=True,
             share=False,
             inbrowser=False,
         )
     except OSError as error:
-        raise UsageError(f"the page cannot be shown at {host}:{port}: {error}", "Choose another --port.") from error
+        raise UsageError(f"the page cannot be shown at {host}:{place.port}: {error}", "Choose another --port.") from error
     try:
         yield address
     finally:

@@ -21,6 +21,7 @@ from harness.drawing import drawn
 from harness.families import family
 from harness.serving.answers import to_json
 from harness.serving.gate import Gate
+from harness.serving.marked import Marked
 from harness.serving.pictures import BadPicture, pixels_of
 from harness.serving.settings import Settings
 
@@ -37,6 +38,7 @@ class StoredDetector:
         self.spec = read_spec(settings.home / SPEC)
         self._mended = settings.mended
         self._largest_px = settings.largest_px
+        self._mark = settings.mark
         stored = (bentoml.detectron if self.spec.family == "detectron2" else bentoml.pytorch).get(settings.tag)
         if self._mended:
             self._mend(stored)
@@ -63,6 +65,7 @@ class StoredDetector:
         def about(_: Any) -> dict[str, Any]:
             return {"effective": self.runner.effective.run()}
 
+        service.add_asgi_middleware(Marked, mark=self._mark)
         if self._mended:
             # `bentoml.io.Image` takes whatever file a form has, in any field.
             service.add_asgi_middleware(Gate, token=None, pictures=("/detect", "/draw"))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -22,6 +22,9 @@ from uuid import uuid4
 import psutil
 
 from harness.errors import HarnessError
+from harness.serving.marked import HEADER, UP
+from harness.serving.places import free_place
+from harness.serving.settings import MARK
 
 if TYPE_CHECKING:
     from harness.serving.settings import Settings
@@ -31,9 +34,6 @@ DETECTOR = "harness.serving.target:DetectorService"
 
 LEGACY = "harness.serving.legacy_target:service"
 """What `start` is told to serve an entry of BentoML's own routes, as its guides do."""
-
-_MARK = "HARNESS_SERVER_MARK"
-"""In the environment of every process of one server: some of them leave its session and its process tree."""
 
 _FAILED = "Application startup failed"
 """What uvicorn says of a service that cannot be made; BentoML goes on trying."""
@@ -46,10 +46,15 @@ _SHORT_TMPDIR = "/tmp"  # noqa: S108 - a folder of its own is made there
 _PATIENCE_S = 180.0
 _GRACE_S = 10.0
 _POLL_S = 0.1
+_LAST_LINES = 20
 
 
 class NotServing(HarnessError):
-    """The server did not come up; the message has the end of what it said."""
+    """The server did not come up, or ended by itself; the message has the end of what it said."""
+
+
+class Stopped(NotServing):
+    """It was asked to end before it was up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,14 @@ class Server:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
+
+    def last_lines(self) -> str:
+        """The end of its log, for a message: the log may be gone when it is read."""
+        lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+        return "\n  ".join(("The end of its log:", *(line.rstrip() for line in lines)))
 
     def stop(self) -> None:
         """End all of its processes: asked first, then killed."""
@@ -92,20 +102,36 @@ class Server:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def start(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", port: int = 0) -> Server:
-    """``bentoml serve`` of a target in this environment, once it answers; port 0 takes a free one. Raises `NotServing`."""
-    port = port or free_port(host)
+def start(
+    target: str,
+    settings: Settings,
+    log: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    stopped: threading.Event | None = None,
+) -> Server:
+    """``bentoml serve`` of a target in this environment, once it answers; port 0 takes a free one.
+
+    Raises `harness.errors.UsageError` where the port is taken, `NotServing` where it does not come up, and `Stopped` when
+    ``stopped`` is set before it is up; no process is left then.
+    """
+    place = free_place(host, port)
     mark = uuid4().hex
     scratch = _short_folder()
-    variables = {**os.environ, **settings.variables(), "BENTOML_DO_NOT_TRACK": "True", "TMPDIR": str(scratch), _MARK: mark}
-    command = [sys.executable, "-m", "bentoml", "serve", target, "--host", host, "--port", str(port), "--api-workers", "1"]
+    variables = {
+        **replace(settings, mark=mark).environment(os.environ),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "TMPDIR": str(scratch),
+    }
+    where = ["--host", place.address, "--port", str(place.port)]
+    command = [sys.executable, "-m", "bentoml", "serve", target, *where, "--api-workers", "1"]
     with log.open("ab") as sink:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=variables, cwd=log.parent, start_new_session=True
         )
-    server = Server(f"http://{host}:{port}", process, mark, log, scratch)
+    server = Server(place.url, process, mark, log, scratch)
     try:
-        _await(server)
+        _await(server, stopped or threading.Event())
     except BaseException:
         server.stop()
         raise
@@ -113,25 +139,39 @@ def start(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", p
 
 
 @contextmanager
-def serving(target: str, settings: Settings, log: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+def serving(
+    target: str,
+    settings: Settings,
+    log: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    stopped: threading.Event | None = None,
+) -> Iterator[Server]:
     """`start`, and stopped at the end."""
-    server = start(target, settings, log, host, port)
+    server = start(target, settings, log, host, port, stopped)
     try:
         yield server
     finally:
         server.stop()
 
 
-def _await(server: Server) -> None:
+def _await(server: Server, stopped: threading.Event) -> None:
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
-        with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"{server.url}/readyz", timeout=5) as reply:  # noqa: S310
-            if reply.status == 200:
-                return
+        if _answers(server):
+            return
         if server.process.poll() is not None or _FAILED in server.log.read_text(errors="replace"):
-            raise NotServing(f"the server did not start: {_said(server)}", f"All of it: {server.log}")
-        time.sleep(_POLL_S)
-    raise NotServing(f"the server did not answer within {_PATIENCE_S:.0f} s: {_said(server)}", f"All of it: {server.log}")
+            raise NotServing(f"the server did not start: {_said(server)}", server.last_lines())
+        if stopped.wait(_POLL_S):
+            raise Stopped("the server was stopped before it was up")
+    raise NotServing(f"the server did not answer within {_PATIENCE_S:.0f} s: {_said(server)}", server.last_lines())
+
+
+def _answers(server: Server) -> bool:
+    """Whether it is up, and it is this one: another may have taken the port since it was looked at."""
+    with suppress(OSError, HTTPException), urllib.request.urlopen(f"{server.url}{UP}", timeout=5) as reply:  # noqa: S310
+        return bool(reply.status == 200 and reply.headers.get(HEADER) == server.mark)
+    return False
 
 
 def _said(server: Server) -> str:
@@ -146,11 +186,3 @@ def _short_folder() -> Path:
     """A folder for its temporary files, sockets among them, whose paths the system allows 107 characters in all."""
     usual = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="hs", dir=usual if len(usual) <= _LONGEST_TMPDIR else _SHORT_TMPDIR))
-
-
-def free_port(host: str) -> int:
-    """A port of ``host`` that nobody listens at now."""
-    with socket.socket() as plug:
-        plug.bind((host, 0))
-        port: int = plug.getsockname()[1]
-        return port

@@ -18,6 +18,7 @@ from harness.errors import Unavailable, UsageError
 from harness.serving.answers import to_json
 from harness.serving.detector import Served
 from harness.serving.gate import Gate
+from harness.serving.marked import Marked
 from harness.serving.pictures import encoded
 from harness.serving.settings import Settings
 
@@ -54,6 +55,7 @@ def detector_service(settings: Settings) -> Any:
 
     service = bentoml.service(name="detector", traffic={"timeout": 300})(DetectorService)
     service.add_asgi_middleware(Gate, token=settings.token, pictures=PICTURE_ROUTES)
+    service.add_asgi_middleware(Marked, mark=settings.mark)
     return service
 
 

@@ -10,14 +10,17 @@ from harness.errors import UsageError
 from harness.serving.pictures import LARGEST_PX
 
 _PREFIX = "HARNESS_SERVE_"
-_NAMES = ("tag", "token", "device", "largest_px", "threads", "mended")
+_NAMES = ("tag", "token", "device", "largest_px", "threads", "mended", "mark")
+MARK = "HARNESS_SERVE_MARK"
+"""In the environment of every process of one server: some of them leave its session and its process tree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is served and how; ``home`` is the store's ``BENTOML_HOME``, ``token`` None lets everybody in.
 
-    ``threads`` is how many the detector may use, 0 what its library chooses; ``mended`` concerns the legacy service alone.
+    ``threads`` is how many the detector may use, 0 what its library chooses; ``mended`` concerns the legacy service alone;
+    ``mark`` tells one server from all others, whoever starts it gives it. Raises what `checked_token` raises.
     """
 
     tag: str
@@ -27,18 +30,60 @@ class Settings:
     largest_px: int = LARGEST_PX
     threads: int = 0
     mended: bool = False
+    mark: str = ""
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            checked_token(self.token)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
-        """Read back what `variables` wrote. Raises `UsageError` where no tag is named."""
+        """Read back what `environment` wrote.
+
+        Raises `UsageError` where no tag is named, a number is none, or the token is there and empty.
+        """
         told = {name: environment.get(_PREFIX + name.upper(), "") for name in _NAMES}
         if not told["tag"]:
             raise UsageError(f"{_PREFIX}TAG names no model", "Start the service with `harness serve TAG`.")
-        home = Path(environment.get("BENTOML_HOME") or Path.home() / "bentoml")
-        numbers = int(told["largest_px"] or LARGEST_PX), int(told["threads"] or 0)
-        return cls(told["tag"], home, told["token"] or None, told["device"] or "cpu", *numbers, bool(told["mended"]))
+        return cls(
+            told["tag"],
+            Path(environment.get("BENTOML_HOME") or Path.home() / "bentoml"),
+            environment.get(f"{_PREFIX}TOKEN"),
+            told["device"] or "cpu",
+            _number(environment, "largest_px", LARGEST_PX, at_least=1),
+            _number(environment, "threads", 0, at_least=0),
+            bool(told["mended"]),
+            told["mark"],
+        )
 
-    def variables(self) -> dict[str, str]:
-        """As variables of the environment of the serving process."""
-        told = {name: getattr(self, name) for name in _NAMES}
-        return {"BENTOML_HOME": str(self.home), **{_PREFIX + name.upper(): str(value or "") for name, value in told.items()}}
+    def environment(self, around: Mapping[str, str]) -> dict[str, str]:
+        """The environment of the serving process: ``around``, and these settings in place of any that it holds."""
+        told = {_PREFIX + name.upper(): str(value) for name in _NAMES if (value := getattr(self, name))}
+        return {**without_settings(around), **told, "BENTOML_HOME": str(self.home)}
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what it says of a served detector."""
+    return {name: value for name, value in environment.items() if not name.startswith(_PREFIX)}
+
+
+def checked_token(token: str) -> str:
+    """The token, if a client can send it. Raises `UsageError` for any that no header carries as it is: nobody could get in."""
+    cure = "Take letters and digits, as `openssl rand -hex 16` gives them."
+    if not token.strip():
+        raise UsageError("the token is empty", "Give one, or none.")
+    if token != token.strip():
+        raise UsageError("the token begins or ends with a blank, which no request can send", cure)
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError("the token has a character that is not printable ASCII, which no request can send safely", cure)
+    return token
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, *, at_least: int) -> int:
+    variable = _PREFIX + name.upper()
+    text = environment.get(variable, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text) >= at_least):
+        raise UsageError(f"{variable} is {text!r}", f"Give a whole number, {at_least} or more, or leave it out.")
+    return int(text)
