@@ -13,15 +13,18 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from harness.drawing import colour
 from harness.errors import HarnessError, Unavailable, UsageError
 from harness.serving.pictures import BadPicture, decoded
 from harness.serving.places import bracketed, free_place
+from harness.serving.settings import checked_token
 
 if TYPE_CHECKING:
     from harness.detections import Pixels
@@ -44,25 +47,43 @@ class Shown:
     rows: list[list[Any]]
 
 
+class _Told(BaseModel):
+    """What the page needs of an answer; see `harness.serving.answers`."""
+
+    model_config = ConfigDict(strict=True)
+
+    height_px: int
+    width_px: int
+    boxes: list[Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]]
+    scores: list[FiniteFloat]
+    labels: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    classes: list[str]
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Told:
+        counts = {name: len(getattr(self, name)) for name in ("boxes", "scores", "labels", "classes")}
+        if len(set(counts.values())) > 1:
+            raise ValueError(", ".join(f"{count} {name}" for name, count in counts.items()))
+        for x1, y1, x2, y2 in self.boxes:
+            if x2 < x1 or y2 < y1:
+                raise ValueError(f"the box {[x1, y1, x2, y2]} ends before it begins")
+        return self
+
+
 def ask(endpoint: str, token: str, content: bytes) -> Shown:
     """Post a picture file to ``endpoint``/detect. Raises `NoAnswer` in words for the person at the page."""
-    told = _answer(endpoint.strip().rstrip("/"), token.strip(), content)
+    told = _read(_answer(endpoint.strip().rstrip("/"), token.strip(), content))
     try:
         picture = decoded(content)
     except BadPicture as error:
         raise NoAnswer(f"The endpoint answered, but the picture cannot be shown: {error.what}.") from error
-    try:
-        size = (told["height_px"], told["width_px"])
-        boxes = np.array(told["boxes"], np.float64).reshape(-1, 4)
-        found = list(zip(told["classes"], told["labels"], map(float, told["scores"]), boxes, strict=True))
-    except (KeyError, TypeError, ValueError) as error:
-        raise NoAnswer(f"What answers there does not answer with detections ({type(error).__name__}: {error}).") from error
-    if size != picture.shape[:2]:
+    height_px, width_px = picture.shape[:2]
+    if (told.height_px, told.width_px) != (height_px, width_px):
         raise NoAnswer(
-            f"The endpoint saw a picture of {size[1]} x {size[0]} pixels, this one has {picture.shape[1]} x {picture.shape[0]}."
+            f"The endpoint saw a picture of {told.width_px} x {told.height_px} pixels, this one has {width_px} x {height_px}."
         )
-    found.sort(key=lambda one: -one[2])
-    rows = [[name, round(score, 3), *(round(float(edge), 1) for edge in box)] for name, _, score, box in found]
+    found = sorted(zip(told.classes, told.labels, told.scores, told.boxes, strict=True), key=lambda one: -one[2])
+    rows = [[name, round(score, 3), *(round(edge, 1) for edge in box)] for name, _, score, box in found]
     return Shown(_outlined(picture, found), rows)
 
 
@@ -78,7 +99,7 @@ def page(endpoint: str = "", token: str = "") -> Any:
         picture = gradio.Image(label="Picture", type="filepath", image_mode=None, sources=["upload"])
         button = gradio.Button("Detect", variant="primary")
         said = gradio.Markdown(elem_id="said")
-        shown = gradio.Image(label="Detections", format="png", interactive=False)
+        shown = gradio.Image(label="Detections", format="png", interactive=False, elem_id="shown")
         table = gradio.Dataframe(headers=list(_HEADERS), label="Table", interactive=False)
 
         def clicked(endpoint: str, token: str, path: str | None) -> tuple[str, Any, list[list[Any]]]:
@@ -129,33 +150,56 @@ def _gradio() -> Any:
     return gradio
 
 
-def _answer(endpoint: str, token: str, content: bytes) -> Mapping[str, Any]:
+def _answer(endpoint: str, token: str, content: bytes) -> Any:
     if not endpoint.startswith(("http://", "https://")):
         raise NoAnswer("The endpoint must begin with http:// or https://, as in http://127.0.0.1:3000.")
-    headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    headers = {"Content-Type": "application/octet-stream"} | _authorization(token)
     try:
         request = urllib.request.Request(f"{endpoint}/detect", content, headers, method="POST")  # noqa: S310 - looked at above
         with urllib.request.urlopen(request, timeout=_PATIENCE_S) as reply:  # noqa: S310
-            told = json.loads(reply.read(_LARGEST_REPLY_BYTES))
+            return json.loads(reply.read(_LARGEST_REPLY_BYTES))
     except urllib.error.HTTPError as error:
-        said = _said(error.read(2**20))
+        with error:
+            said = _said(error)
         if error.code in (401, 403):
             raise NoAnswer(f"The endpoint refuses the token: {said or error.code}") from error
         blame = "refuses" if error.code < 500 else "failed"
         raise NoAnswer(f"The endpoint {blame} ({error.code}): {said or 'it does not say why.'}") from error
-    except (OSError, ValueError) as error:
-        # An address that is none, nobody there, no JSON.
+    except (OSError, ValueError, HTTPException, RecursionError) as error:
+        # An address that is none, nobody there, no HTTP, no JSON.
         why = getattr(error, "reason", error)
         raise NoAnswer(f"Nothing that detects answers at {endpoint}: {why}") from error
+
+
+def _authorization(token: str) -> dict[str, str]:
+    if not token:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {checked_token(token)}"}
+    except UsageError as error:
+        raise NoAnswer(f"Nothing was sent: {error.what}.") from error
+
+
+def _read(told: Any) -> _Told:
     if not isinstance(told, Mapping):
         raise NoAnswer("What answers there does not answer with detections.")
-    return told
+    try:
+        return _Told.model_validate(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise NoAnswer(f"The endpoint's answer cannot be read: {where + ': ' if where else ''}{first['msg']}.") from error
 
 
-def _said(body: bytes) -> str:
+def _said(error: urllib.error.HTTPError) -> str:
+    try:
+        body = error.read(2**20)
+    except (OSError, HTTPException):
+        # It hung up in the middle of its reason.
+        return ""
     try:
         told = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body.decode("utf-8", "replace").strip()[:300]
     return str(told.get("error", told) if isinstance(told, Mapping) else told)[:300]
 
@@ -167,18 +211,21 @@ def _plain(sentence: str) -> str:
     return html.escape(sentence, quote=False).translate({ord(mark): f"\\{mark}" for mark in "\\`*_[]#|!~$"})
 
 
-def _outlined(picture: Pixels, found: list[tuple[str, int, float, Any]]) -> Pixels:
+def _outlined(picture: Pixels, found: list[tuple[str, int, float, list[float]]]) -> Pixels:
     """A copy of the picture with boxes, names and scores."""
     from PIL import Image, ImageDraw
 
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
     for name, label, score, box in reversed(found):
-        ink = colour(int(label))
-        pen.rectangle([float(edge) for edge in box], outline=ink, width=_LINE_PX)
+        ink = colour(label)
+        # Pillow takes no coordinate however large: what lies outside is not seen.
+        x1, x2 = (min(max(edge, -_LINE_PX), image.width + _LINE_PX) for edge in box[::2])
+        y1, y2 = (min(max(edge, -_LINE_PX), image.height + _LINE_PX) for edge in box[1::2])
+        pen.rectangle([x1, y1, x2, y2], outline=ink, width=_LINE_PX)
         words = f"{name} {score:.0%}"
         # Inside the picture where the box touches its upper edge.
-        at = (float(box[0]) + _LINE_PX, max(float(box[1]) - 12.0, 0.0))
+        at = (x1 + _LINE_PX, max(y1 - 12.0, 0.0))
         pen.rectangle(pen.textbbox(at, words), fill=ink)
         pen.text(at, words, fill=(0, 0, 0))
     pixels: Pixels = np.asarray(image)
