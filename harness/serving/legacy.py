@@ -85,7 +85,8 @@ class StoredDetector:
 
     def _pixels(self, image: Any) -> Pixels:
         if not self._mended:
-            return np.asarray(image.convert("RGB"))
+            # As the guides have it. A grey picture has one channel then, whatever mode `bentoml.io.Image` was told.
+            return np.asarray(image)
         from bentoml.exceptions import BadInput
 
         try:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow's readers that start no other program."""
 
+_READ_AS = (*FORMATS, "MPO")
+"""What Pillow calls what these readers opened: a JPEG file with further pictures in it is one of its own."""
+
 LARGEST_PX = 64_000_000
 """Height times width that is decoded at most, unless told otherwise."""
 
@@ -43,7 +46,12 @@ def decoded(content: bytes, largest_px: int = LARGEST_PX) -> Pixels:
 
 
 def pixels_of(image: Any, largest_px: int = LARGEST_PX) -> Pixels:
-    """What `decoded` makes of a file, of one that Pillow has opened and not yet decoded. Raises `BadPicture`."""
+    """What `decoded` makes of a file, of one that Pillow has opened and not yet decoded. Raises `BadPicture`.
+
+    One that another reader than those of `FORMATS` has opened is not decoded either: some start other programs.
+    """
+    if image.format not in _READ_AS:
+        raise _no_picture(f"{image.format or 'an image without a file'} is not read here")
     return _decoded(lambda: image, largest_px)
 
 
@@ -56,7 +64,7 @@ def _decoded(opened: Callable[[], Any], largest_px: int) -> Pixels:
             warnings.simplefilter("ignore")
             return _opened(opened(), largest_px)
     except UnidentifiedImageError as error:
-        raise BadPicture("this is no picture", f"Send one of {', '.join(FORMATS)}.") from error
+        raise _no_picture("this is no picture") from error
     except Image.DecompressionBombError as error:
         raise _too_large(str(error), largest_px) from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, TypeError, IndexError, KeyError, OverflowError) as error:
@@ -95,6 +103,10 @@ def _eight_bits(image: Any) -> Pixels:
         raise BadPicture("its pixels are fractional numbers", "Convert it to a picture of eight or sixteen bits.")
     pixels: Pixels = np.array(image.convert("RGB"), dtype=np.uint8, order="C")
     return pixels
+
+
+def _no_picture(words: str) -> BadPicture:
+    return BadPicture(words, f"Send one of {', '.join(FORMATS)}.")
 
 
 def _too_large(words: str, largest_px: int) -> BadPicture:

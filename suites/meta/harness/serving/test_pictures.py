@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from harness.serving.pictures import LARGEST_PX, BadPicture, decoded, encoded
+from harness.serving.pictures import FORMATS, LARGEST_PX, BadPicture, decoded, encoded, pixels_of
 
 pytestmark = pytest.mark.covers("M5", "M14", "M21")
 
@@ -102,6 +102,38 @@ def png_of_sixteen_bits(pixels: Any) -> bytes:
 def test_of_an_animation_the_first_picture_is_taken() -> None:
     pages = [Image.fromarray(ASYMMETRIC), Image.fromarray(255 - ASYMMETRIC)]
     assert np.array_equal(decoded(file_of(pages[0], "TIFF", save_all=True, append_images=pages[1:])), ASYMMETRIC)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(marked) print\n%%EOF\n"
+
+
+def test_what_another_reader_opened_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def ghostscript(*_: Any, **__: Any) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", ghostscript)
+    image = Image.open(BytesIO(EPS))
+    assert image.format == "EPS"
+    with pytest.raises(BadPicture, match="EPS is not read here\n  Send one of PNG"):
+        pixels_of(image)
+    with pytest.raises(BadPicture, match="an image without a file is not read here"):
+        pixels_of(Image.fromarray(ASYMMETRIC))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_pillow_has_opened_is_decoded_as_the_file_is(kind: str) -> None:
+    content = file_of(Image.fromarray(ASYMMETRIC), kind)
+    assert np.array_equal(pixels_of(Image.open(BytesIO(content))), decoded(content))
+
+
+def test_a_jpeg_with_further_pictures_is_one() -> None:
+    pages = [Image.fromarray(np.full((16, 16, 3), grey, np.uint8)) for grey in (200, 40)]
+    content = file_of(pages[0], "MPO", save_all=True, append_images=pages[1:])
+    assert Image.open(BytesIO(content), formats=FORMATS).format == "MPO"
+    assert np.array_equal(decoded(content), np.asarray(pages[0]))
+    assert np.array_equal(pixels_of(Image.open(BytesIO(content))), np.asarray(pages[0]))
 
 
 def header_of(width: int, height: int) -> bytes:
