@@ -85,9 +85,9 @@ def run(
     """Answers and replies by name.
 
     Answers: ``file KIND`` to a picture file, ``plain KIND`` to the same picture as a PNG of its decoded pixels. Replies, each with
-    what the service said: ``file KIND``; ``bad NAME`` and the good upload behind it, ``after NAME``; ``token none`` and ``token
-    wrong`` where the service has one; ``drawn``, whose words are the SHA-256 of the pixels, and ``drawn here``, of what this
-    process draws of the service's own answer.
+    what the service said: ``file KIND``; ``bad NAME`` and the good upload behind it, ``after NAME``; ``token none, ROUTE`` and
+    ``token wrong, ROUTE`` where the service has a token; ``drawn``, whose words are the SHA-256 of the pixels, and ``drawn here``,
+    of what this process draws of the service's own answer.
     """
     answers: dict[str, Detections] = {}
     replies: dict[str, Reply] = {}
@@ -104,8 +104,9 @@ def run(
         replies[f"after {name}"], _ = _posted(session, form(encoded(picture)), session.token)
     if session.token is not None:
         enter("the token")
-        replies["token none"], _ = _posted(session, form(encoded(picture)), None)
-        replies["token wrong"], _ = _posted(session, form(encoded(picture)), session.token + "x")
+        for route in (DETECT, DRAW):
+            for word, given in (("none", None), ("wrong", session.token + "x")):
+                replies[f"token {word}, {route}"], _ = _posted(session, form(encoded(picture)), given, route)
     enter("the drawing")
     replies |= _drawings(session, spec, picture, answers.get("file png"))
     return answers, replies
@@ -134,8 +135,8 @@ def _drawings(session: ServedSession, spec: ModelSpec, picture: Pixels, answer: 
     return {"drawn": Reply(status, kind, _digest(served)), "drawn here": Reply(200, "", _digest(here))}
 
 
-def _posted(session: ServedSession, upload: Upload, token: str | None) -> tuple[Reply, bytes]:
-    status, kind, body = session.post(DETECT, upload.body, upload.kind, token)
+def _posted(session: ServedSession, upload: Upload, token: str | None, route: str = DETECT) -> tuple[Reply, bytes]:
+    status, kind, body = session.post(route, upload.body, upload.kind, token)
     return Reply(status, kind, "" if status == 200 else _sentence(body)), body
 
 

@@ -9,7 +9,7 @@ from harness.checks import Check, Evidence, Judgement
 from harness.checks.differences import unequal
 from harness.checks.rules import broke
 from harness.types import Purpose, Reply, Status
-from harness.wire import must_be_answered, told_kinds
+from harness.wire import DRAW, must_be_answered, told_kinds
 
 _REFUSED = (401, 403)
 
@@ -54,26 +54,34 @@ def refuses(evidence: Evidence) -> Judgement:
 def token(evidence: Evidence) -> Judgement:
     """Nothing is answered without the token."""
     served = evidence.observed[Purpose.SERVING]
-    names = [name for name in served.replies if name.startswith("token ")]
-    if not names:
+    asked = [name for name in served.replies if name.startswith("token ")]
+    if not asked:
         return Judgement(Status.DECLINED, "this service knows no token")
+    # A route that it does not have answers nobody, with the token or without.
+    names = [name for name in asked if not (name.endswith(f", {DRAW}") and _draws_nothing(served.replies["drawn"]))]
     for name in names:
-        if served.replies[name].status not in _REFUSED:
-            return Judgement(Status.FAILED, f"with {name.removeprefix('token ')} token: {_told(served.replies[name])}", len(names))
-    return Judgement(Status.PASSED, "without the token and with a wrong one it refuses", len(names))
+        said = served.replies[name]
+        if said.status not in _REFUSED:
+            word, _, route = name.removeprefix("token ").partition(", ")
+            return Judgement(Status.FAILED, f"/{route} with {word} token: {_told(said)}", len(names))
+    return Judgement(Status.PASSED, "without the token and with a wrong one every route refuses", len(names))
 
 
 def drawing(evidence: Evidence) -> Judgement:
     """The picture with drawn instances is, pixel for pixel, what the family's own drawing makes of the service's answer."""
     served = evidence.observed[Purpose.SERVING]
     said, here = served.replies["drawn"], served.replies.get("drawn here")
-    if said.status in (404, 501):
+    if _draws_nothing(said):
         return Judgement(Status.DECLINED, f"this service draws nothing here: {_text(said.words) or said.status}")
     if here is None or here.status != 200:
         return Judgement(Status.FAILED, f"a picture with drawn instances is answered with {_told(here or said)}", 1)
     if said.words != here.words:
         return Judgement(Status.FAILED, "the drawing differs from the one of the same answer made here", 1, image=evidence.sample)
     return Judgement(Status.PASSED, "the drawing is the one of the same answer made here, pixel for pixel", 1)
+
+
+def _draws_nothing(said: Reply) -> bool:
+    return said.status in (404, 501)
 
 
 def _is_sentence(said: Reply) -> bool:
@@ -122,8 +130,9 @@ CHECKS = (
     _check(
         "token",
         "Without the token nothing is answered",
-        "Where a token is set, a request without one and one with a wrong one are refused with 401 or 403. Services that know no "
-        "token are declined. What usually breaks it: a check on one route only. What to do: ask for it before any route.",
+        "Where a token is set, a request without one and one with a wrong one are refused with 401 or 403, on the route of boxes "
+        "and on the one of drawings. Services that know no token are declined. What usually breaks it: a check on one route only. "
+        "What to do: ask for it before any route.",
         token,
     ),
     _check(

@@ -53,7 +53,7 @@ SERVED = dict.fromkeys(("file png", "plain png"), ANSWERS["one"])
 REPLIES = {
     **{name: Reply(200, "application/json", "") for name in ("file png", "plain png", "after empty")},
     "bad empty": Reply(400, "application/json", '{"error": "the picture is empty"}'),
-    "token none": Reply(401, "application/json", '{"error": "a token is needed"}'),
+    "token none, detect": Reply(401, "application/json", '{"error": "a token is needed"}'),
     "drawn": Reply(200, "image/png", "[4, 6, 3] a digest"),
     "drawn here": Reply(200, "", "[4, 6, 3] a digest"),
 }

@@ -43,7 +43,7 @@ class Service:
     decode: Callable[[bytes], Pixels] = decoded
     refuse: Callable[[Exception], tuple[int, bytes]] = lambda error: (400, json.dumps({"error": str(error)}).encode())
     draw: Callable[[Pixels, Detections], bytes] = lambda pixels, answer: encoded(drawn(pixels, answer, SPEC))
-    guards: bool = True
+    guards: tuple[str, ...] = ("detect", "draw")
     draws: bool = True
     any_field: bool = False
     dies_of: str = "nothing"
@@ -53,10 +53,10 @@ class Service:
         head, _, rest = body.partition(b"\r\n\r\n")
         if self.dead:
             return 500, "text/plain", b""
-        if self.guards and self.token is not None and token != self.token:
-            return 401, "application/json", b'{"error": "a token is needed"}'
         if route == "draw" and not self.draws:
             return 404, "text/plain", b"Not Found"
+        if route in self.guards and self.token is not None and token != self.token:
+            return 401, "application/json", b'{"error": "a token is needed"}'
         if b'name="image"' not in head and not self.any_field:
             return 400, "application/json", b'{"error": "send the field image"}'
         try:
@@ -157,7 +157,9 @@ FAULTS: dict[str, tuple[str, Service, str]] = {
         Service(dies_of="too large"),
         "after an upload that is wrong (200 megapixels), a good one is answered with 500",
     ),
-    "no guard": ("serving.token", Service(guards=False), "with none token: 200"),
+    "no guard": ("serving.token", Service(guards=()), "/detect with none token: 200"),
+    "one route without a guard": ("serving.token", Service(guards=("detect",)), "/draw with none token: 200"),
+    "the other without a guard": ("serving.token", Service(guards=("draw",)), "/detect with none token: 200"),
     "drawn on exchanged channels": ("serving.drawing", Service(draw=bgr), "the drawing differs"),
     "drawn lossily": ("serving.drawing", Service(draw=lossy), "the drawing differs"),
     "no picture drawn": ("serving.drawing", Service(draw=lambda *_: b"none"), "is answered with"),
@@ -186,6 +188,7 @@ def test_a_kind_may_be_refused_in_a_sentence() -> None:
 def test_what_a_service_does_not_offer_is_declined() -> None:
     assert judged("serving.token", Service(token=None)).status is Status.DECLINED
     assert judged("serving.drawing", Service(draws=False)).status is Status.DECLINED
+    assert judged("serving.token", Service(draws=False)).status is Status.PASSED
 
 
 def test_a_job_that_broke_is_told_once() -> None:
