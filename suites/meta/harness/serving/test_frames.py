@@ -7,13 +7,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
-from harness.detections import Detections
+from harness.detections import Detections, Masks
 from harness.errors import UsageError
 from harness.families import family
 from harness.fixtures.models import MODELS
@@ -22,6 +26,9 @@ from harness.serving.logged import load_logged, log_model
 from harness.serving.pictures import encoded
 from harness.serving.store import NotStored, PlainStore
 from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, changed_in_memory, pictures
+from harness.suites.meta.harness.serving.commanded import commanded
+from harness.suites.meta.harness.serving.test_service import post
+from harness.types import ModelSpec
 
 pd = pytest.importorskip("pandas")
 pytestmark = [pytest.mark.covers("M14", "M15"), *THEIR_WARNINGS]
@@ -60,6 +67,58 @@ def test_every_bit_of_every_answer_comes_back(frames: DetectorFrames) -> None:
             assert np.array_equal(row["keypoints"], answer.keypoints)
             assert row["keypoints"].shape[1:] == answer.keypoints.shape[1:]
     assert tuple(back.columns) == frames.columns == ("boxes", "labels", "scores", *sorted(frames.spec.outputs))
+
+
+FLOATS = st.floats(width=32)
+"""NaN and infinity too: the wrapper carries what a detector gives."""
+
+PICTURE = np.zeros((5, 7, 3), np.uint8)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[ModelSpec, list[Detections]]:
+    """A model of either family, of boxes alone, with masks or with keypoints, and its answers; nothing found is one too."""
+    base = MODELS[draw(st.sampled_from(["tv_maskrcnn_tiny", "d2_maskrcnn_tiny"]))]
+    points = draw(st.integers(1, 5))
+    named = replace(base, keypoints=tuple(f"k{at}" for at in range(points)))
+    spec = draw(st.sampled_from([replace(base, task="detection"), base, replace(named, task="keypoints")]))
+    masks, keypoints = "masks" in spec.outputs, "keypoints" in spec.outputs
+    found = []
+    for count in draw(st.lists(st.integers(0, 4), min_size=1, max_size=3)):
+        full = draw(arrays.arrays(np.bool_, (count, *PICTURE.shape[:2]))) if masks else None
+        found.append(
+            Detections(
+                draw(arrays.arrays(np.float32, (count, 4), elements=FLOATS)),
+                draw(arrays.arrays(np.float32, count, elements=FLOATS)),
+                draw(arrays.arrays(np.int64, count, elements=st.integers(0, 2**40))),
+                masks=None if full is None else Masks.from_full(full),
+                keypoints=draw(arrays.arrays(np.float32, (count, points, 3), elements=FLOATS)) if keypoints else None,
+            )
+        )
+    return spec, found
+
+
+@given(answers())
+def test_whatever_a_detector_answers_comes_back(drawn: tuple[ModelSpec, list[Detections]]) -> None:
+    spec, found = drawn
+    frames = DetectorFrames(spec, None, None, {})
+    text = pd.DataFrame([frames._row(answer, PICTURE) for answer in found], columns=list(frames.columns))
+    text = pd.DataFrame(json.loads(text.to_json(orient="records")), columns=list(frames.columns))
+    back = frames.revert_predict_to_array(text)
+    assert tuple(back.columns) == ("boxes", "labels", "scores", *sorted(spec.outputs))
+    for (_, row), answer in zip(back.iterrows(), found, strict=True):
+        wanted = {
+            "boxes": answer.boxes_xyxy_px,
+            "labels": answer.labels + {"torchvision": 1, "detectron2": 0}[spec.family],
+            "scores": answer.scores,
+        }
+        if answer.masks is not None:
+            full = [answer.masks.full(at) for at in range(len(answer))]
+            wanted["masks"] = np.stack(full) if full else np.zeros((0, *PICTURE.shape[:2]), np.bool_)
+        if answer.keypoints is not None:
+            wanted["keypoints"] = answer.keypoints
+        told = {name: (array.dtype, array.shape, array.tobytes()) for name, array in wanted.items()}
+        assert {name: (row[name].dtype, row[name].shape, row[name].tobytes()) for name in frames.columns} == told
 
 
 def test_no_detection_keeps_its_shapes(frames: DetectorFrames) -> None:
@@ -203,6 +262,26 @@ def test_a_logged_model_answers_in_a_fresh_process_bit_for_bit(frames: DetectorF
     assert tuple(outputs) == frames.columns
     assert entry.attached["signatures"]["__call__"] == {"batchable": False}
     assert entry.attached["labels"] == frames.attached["labels"]
+
+
+@pytest.mark.covers("M15")
+def test_a_logged_model_is_served_and_answers_a_posted_dataframe_bit_for_bit(frames: DetectorFrames, tmp_path: Path) -> None:
+    pytest.importorskip("bentoml")
+    sample = frame_of_pictures()
+    tag = log_model("my-detection-model", frames, {"predict": sample}, PlainStore(tmp_path / "home"))
+    body = json.dumps({"df": sample.to_dict(orient="records")}).encode()
+    with commanded("my-detection-model:latest", tmp_path / "home", tmp_path) as command:
+        url = command.url()
+        assert command.said().startswith(f"{tag} at ")
+        reply = post(f"{url}/predict", body, "application/json", token=None)
+        command.end()
+    assert reply.status == 200, reply.body
+    answers, wanted = pd.DataFrame(reply.json), frames.predict(sample)
+    assert answers.equals(wanted)
+    back, arrays = frames.revert_predict_to_array(answers), frames.revert_predict_to_array(wanted)
+    for name in frames.columns:
+        for mine, theirs in zip(back[name], arrays[name], strict=True):
+            assert (mine.dtype, mine.shape, mine.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
 
 
 def test_samples_of_anything_else_are_refused_and_nothing_is_stored(small: DetectorFrames, tmp_path: Path) -> None:
