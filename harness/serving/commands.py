@@ -169,11 +169,14 @@ def adopt(tag: str, home: Path | None, trust_pickle: bool, classes: str) -> None
 @click.argument("tag")
 @click.argument("archive", type=click.Path(path_type=Path))
 @_home
-def bento(tag: str, archive: Path, home: Path | None) -> None:
-    """Make a Bento of TAG in ARCHIVE (.bento): for `bentoml import`, then `bentoml serve` or `bentoml containerize`."""
+@click.option(
+    "--wheel", type=click.Path(path_type=Path), metavar="FILE", help="This package's wheel, for `bentoml containerize` to install."
+)
+def bento(tag: str, archive: Path, home: Path | None, wheel: Path | None) -> None:
+    """Make a Bento of TAG in ARCHIVE (.bento), for `bentoml import` and `bentoml serve`; `bentoml containerize` needs --wheel."""
     from harness.serving.bento import build_bento
 
-    click.echo(f"{build_bento(_opened(home), tag, archive)} is in {archive}")
+    click.echo(f"{build_bento(_opened(home), tag, archive, wheel)} is in {archive}")
 
 
 def _stopping() -> threading.Event:

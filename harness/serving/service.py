@@ -25,8 +25,8 @@ from harness.serving.settings import Settings
 PICTURE_ROUTES = ("/detect", "/draw")
 
 
-def detector_service(settings: Settings) -> Any:
-    """The service class for these settings."""
+def detector_service(settings: Settings, image: Any = None) -> Any:
+    """The service class for these settings; ``image`` is a `bentoml.images.Image` for ``bentoml containerize``."""
 
     # The annotations are BentoML's input and output; what is answered are responses made here, which it passes on as they are.
     class DetectorService:
@@ -53,7 +53,7 @@ def detector_service(settings: Settings) -> Any:
         def about(self) -> dict[str, Any]:
             return self._served.about()
 
-    service = bentoml.service(name="detector", traffic={"timeout": 300})(DetectorService)
+    service = bentoml.service(name="detector", traffic={"timeout": 300}, image=image)(DetectorService)
     service.add_asgi_middleware(Gate, token=settings.token, pictures=PICTURE_ROUTES)
     service.add_asgi_middleware(Marked, mark=settings.mark)
     return service

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,6 +79,35 @@ def test_in_a_container_the_model_lies_in_the_bento(archive: Path, tmp_path: Pat
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "elsewhere"))
     served = service_of(str(bento / "src" / "service.py"), TAG).inner()
     assert served.about()["tag"] == TAG
+
+
+def test_an_image_can_install_this_package_from_the_bento(store: PlainStore, wheel: Path, tmp_path: Path) -> None:
+    build_bento(store, TAG, tmp_path / "detector.bento", wheel)
+    home = tmp_path / "home"
+    name, version = take_bento(tmp_path / "detector.bento", home).split(":")
+    bento = home / "bentos" / name / version
+    asked = (bento / "env/python/requirements.txt").read_text().splitlines()
+    assert f"./wheels/{wheel.name}" in asked
+    assert not [line for line in asked if line.startswith("detection-harness")]
+    steps = (bento / "env/docker/Dockerfile").read_text()
+    copied = re.search(r"^COPY .*\./src/wheels \./src/wheels$", steps, re.MULTILINE)
+    installed = re.search(r"uv --directory \$INSTALL_ROOT pip install -r \$BENTO_PATH/env/python/requirements.txt", steps)
+    assert copied
+    assert installed
+    assert copied.start() < installed.start()
+    # As the image does, with nothing to ask and in a folder of its own.
+    (tmp_path / "asked").write_text(f"./wheels/{wheel.name}\n")
+    uv = [sys.executable, "-m", "uv"] if find_spec("uv") else ["uv"]
+    words = ["--directory", str(bento / "src"), "pip", "install", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*uv, *words, "--target", str(tmp_path / "site"), "-r", str(tmp_path / "asked")], check=True)
+    assert (tmp_path / "site/harness/serving/bento.py").is_file()
+
+
+def test_what_is_no_wheel_of_this_package_is_told(store: PlainStore, tmp_path: Path) -> None:
+    (tmp_path / "torch-2.0-py3-none-any.whl").write_text("")
+    for file in ("torch-2.0-py3-none-any.whl", "detection_harness-0.1.0-py3-none-any.whl"):
+        with pytest.raises(UsageError, match="is no wheel of detection-harness\n  Make one in its checkout"):
+            build_bento(store, TAG, tmp_path / "out.bento", tmp_path / file)
 
 
 @pytest.mark.parametrize(
