@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, 
     stopped = _stopping()
     with (
         suppress(Stopped),
+        _showing_its_log(),
         TemporaryDirectory(prefix="harness-serve-") as folder,
         serving(DETECTOR, settings, Path(folder) / "log", host, port, stopped) as server,
     ):
@@ -187,6 +189,18 @@ def _stopping() -> threading.Event:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: stopped.set())
     return stopped
+
+
+@contextmanager
+def _showing_its_log() -> Iterator[None]:
+    """What a server said last, before the sentence that it is not there."""
+    from harness.serving.server import NotServing
+
+    try:
+        yield
+    except NotServing as error:
+        click.echo(error.last_lines, err=True)
+        raise
 
 
 def _opened(home: Path | None) -> PlainStore:

@@ -50,10 +50,16 @@ _LAST_LINES = 20
 
 
 class NotServing(HarnessError):
-    """The server did not come up, or ended by itself; the message has the end of what it said."""
+    """The server did not come up, or ended by itself; ``last_lines`` is the end of what it said, and in the traceback."""
+
+    def __init__(self, what: str, last_lines: str) -> None:
+        super().__init__(what)
+        self.last_lines = last_lines
+        # No cure: twenty lines are nothing for a table of verdicts.
+        self.add_note(last_lines)
 
 
-class Stopped(NotServing):
+class Stopped(HarnessError):
     """It was asked to end before it was up."""
 
 
@@ -77,7 +83,7 @@ class Server:
         return found
 
     def last_lines(self) -> str:
-        """The end of its log, for a message: the log may be gone when it is read."""
+        """The end of its log, for whoever is told: the log itself may be gone then."""
         lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
         return "\n  ".join(("The end of its log:", *(line.rstrip() for line in lines)))
 

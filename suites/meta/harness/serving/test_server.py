@@ -94,11 +94,14 @@ def test_a_port_that_is_taken_is_told_before_anything_is_started(tmp_path: Path)
     assert not (tmp_path / "log").exists()
 
 
-def test_the_end_of_the_log_is_in_the_message(tmp_path: Path) -> None:
+def test_the_end_of_the_log_goes_with_the_message(tmp_path: Path) -> None:
     pytest.importorskip("bentoml")
     with pytest.raises(NotServing, match="the store has no nobody") as raised:
         start(DETECTOR, Settings("nobody", tmp_path / "home"), tmp_path / "log")
-    lines = raised.value.cure.splitlines()
+    # Not in the sentence, which a table of verdicts shows; in the traceback.
+    assert "\n" not in str(raised.value)
+    assert raised.value.__notes__ == [raised.value.last_lines]
+    lines = raised.value.last_lines.splitlines()
     assert lines[0] == "The end of its log:"
     assert [line.strip() for line in lines[1:]] == [line.strip() for line in (tmp_path / "log").read_text().splitlines()][-20:]
 
@@ -142,7 +145,17 @@ def test_a_server_that_ends_by_itself_is_told_with_what_it_said(home: Path, tmp_
         for process in command.servers():
             process.kill()
         assert command.process.wait(60) == 3
-    assert "the server ended by itself, with status -9\n  The end of its log:\n" in command.said()
+    log, _, sentence = command.said().partition("\nharness: the server ended by itself, with status -9\n")
+    assert sentence == ""
+    assert log.partition("The end of its log:\n")[2].strip()
+
+
+def test_a_server_that_does_not_start_is_told_with_what_it_said(home: Path, tmp_path: Path) -> None:
+    with commanded("mine", home, tmp_path, "--device", "cuda", CUDA_VISIBLE_DEVICES="") as command:
+        assert command.process.wait(120) == 3
+    said = command.said()
+    assert "The end of its log:\n" in said
+    assert said.splitlines()[-1].startswith("harness: the server did not start: ")
 
 
 @needs_ipv6
