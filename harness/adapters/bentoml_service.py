@@ -102,7 +102,8 @@ class BentomlService:
     variants = (
         Variant("service", base=False),
         Variant("bento", build={"bento": True}, base=False),
-        Variant("legacy", build={"legacy": True}, base=False),
+        # A picture that its runner raises for costs a minute: docs/findings.md, bentoml-runner-raises.
+        Variant("legacy", build={"legacy": True}, base=False, patience=3),
         Variant("legacy_mended", build={"legacy": True}, open={"mended": True}, base=False, mends="legacy"),
     )
 
