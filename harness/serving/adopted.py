@@ -6,27 +6,21 @@ runs whatever they say.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, UsageError
 from harness.integrity import Damaged
+from harness.serving.store import ADOPTABLE, cure_of, route_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.serving.store import PlainStore
     from harness.serving.tags import Tag
     from harness.types import ModelSpec
 
-ROUTE = "bentoml.detectron"
 _MARK = "_is_predictor"
 """What the route itself puts into the metadata."""
-
-
-_MODULE = re.compile(r"^module: '?([\w.]+)'?$", re.MULTILINE)
 
 
 class Untrusted(UsageError):
@@ -50,9 +44,10 @@ def adopt(store: PlainStore, text: str, *, trust_pickle: bool = False, classes: 
     Raises `Untrusted` without ``trust_pickle``, and `UsageError` for an entry of another route.
     """
     tag, folder = store.find(text)
-    route = _route(folder)
-    if route != ROUTE:
-        raise UsageError(f"{tag} was stored by {route or 'no route of the library'}", f"Only entries of {ROUTE} can be adopted.")
+    route = route_of(folder)
+    if route != ADOPTABLE:
+        cure = f"Only entries of {ADOPTABLE} can be adopted. {cure_of(tag, folder)}"
+        raise UsageError(f"{tag} was stored by {route or 'no route of the library'}", cure)
     if not trust_pickle:
         cure = "If you trust whoever made it, say --trust-pickle."
         raise Untrusted(f"{tag} holds pickles: opening it runs whatever they say", cure)
@@ -98,12 +93,3 @@ def _opened(store: PlainStore, tag: Tag, classes: Sequence[str]) -> Adopted:
 def _names(kept: Mapping[str, Any]) -> tuple[str, ...]:
     found = kept.get("classes")
     return tuple(found) if isinstance(found, list | tuple) and all(isinstance(name, str) for name in found) else ()
-
-
-def _route(folder: Path) -> str:
-    """The module that ``model.yaml`` names; nothing of it is run."""
-    try:
-        said = _MODULE.search((folder / "model.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return said[1] if said else ""

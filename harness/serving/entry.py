@@ -7,6 +7,8 @@ among the custom objects.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -31,6 +33,22 @@ _OBJECTS = "objects.npz"
 _SCHEMA_VERSION = 1
 _ARRAY = "\0array"
 """The only key of a dictionary that stands for an array in ``objects.npz``; a caller's own with that key is refused."""
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "created": str,
+    "config": (str, type(None)),
+    "config_text": str,
+    "labels": dict,
+    "metadata": dict,
+    "signatures": dict,
+    "custom_objects": dict,
+    "versions": dict,
+}
+"""What ``detector.json`` must have, besides its schema version, its specification and its tag."""
+
+_ANEW = "Nothing of it was loaded. Save the model again, or take a whole copy."
+
+_BATCH_DIM = "batch_dim"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +79,11 @@ class Entry:
     def load(self, device: str = "cpu") -> tuple[Any, Any]:
         """The module in eval mode on ``device``, and its configuration. Raises `HarnessError` unless every tensor fits, by name.
 
+        `Damaged` where the tensors cannot be read at all.
+
         Of a configuration that plain text cannot hold the spec's own is made again, and must be equal.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         from harness.adapters.torch_eager import fill
@@ -78,7 +99,11 @@ class Entry:
         else:
             config = kind.config_of(self.config)
             module = kind.module_of(config)
-        fill(module, load_file(self.folder / _TENSORS))
+        try:
+            tensors = load_file(self.folder / _TENSORS)
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(_TENSORS, self.folder, error) from error
+        fill(module, tensors)
         return module.to(device).eval(), config
 
 
@@ -104,7 +129,8 @@ class Storable(Protocol):
 
 def kept(model: Storable) -> Kept:
     """What the store will keep of a model. Raises `UsageError` for an attachment that cannot be kept without pickling."""
-    labels, metadata, signatures = (_json(key, model.attached.get(key) or {}) for key in ("labels", "metadata", "signatures"))
+    labels, metadata = (_json(key, model.attached.get(key) or {}) for key in ("labels", "metadata"))
+    signatures = _written_signatures(model.attached.get("signatures") or {})
     plain, arrays = _plain(model.attached.get("custom_objects") or {})
     return Kept(model, labels, metadata, signatures, plain, arrays)
 
@@ -149,16 +175,18 @@ class Kept:
 
 
 def document_of(folder: Path) -> dict[str, Any]:
-    """``detector.json``. Raises `Damaged` where it is none of this version."""
+    """``detector.json``, everything in it of the kind that it must be. Raises `Damaged` where it is none of this version."""
     try:
         document = json.loads((folder / DETECTOR).read_text(encoding="utf-8"))
         if document["schema_version"] != _SCHEMA_VERSION:
             raise Damaged(f"{folder.name} is of schema version {document['schema_version']}", "Use a newer detection-harness.")
         ModelSpec.read(document["spec"])
         Tag.read(str(document["tag"]))
-        str(document["created"])
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise Damaged(f"{DETECTOR} of {folder.name} cannot be read: {type(error).__name__}: {error}", "Save it again.") from error
+        for key, kind in _KINDS.items():
+            if not isinstance(document[key], kind):
+                raise TypeError(f"{key} is a {type(document[key]).__name__}")
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, UsageError) as error:
+        raise _unreadable(DETECTOR, folder, error) from error
     else:
         return dict(document)
 
@@ -168,10 +196,11 @@ def read_entry(tag: Tag, folder: Path) -> Entry:
     document = document_of(folder)
     if str(document["tag"]) != str(tag):
         raise Damaged(f"what lies at {tag} was saved as {document['tag']}", "Folders were moved by hand: put them back.")
-    arrays: dict[str, Any] = {}
-    if (folder / _OBJECTS).is_file():
-        with np.load(folder / _OBJECTS, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+    arrays = _arrays(folder)
+    try:
+        objects = _live(document["custom_objects"], arrays)
+    except (KeyError, TypeError) as error:
+        raise Damaged(f"{DETECTOR} of {folder.name} names an array that {_OBJECTS} does not have: {error}", _ANEW) from error
     return Entry(
         tag,
         folder,
@@ -183,10 +212,26 @@ def read_entry(tag: Tag, folder: Path) -> Entry:
         {
             "labels": document["labels"],
             "metadata": document["metadata"],
-            "signatures": document["signatures"],
-            "custom_objects": _live(document["custom_objects"], arrays),
+            "signatures": _read_signatures(document["signatures"]),
+            "custom_objects": objects,
         },
     )
+
+
+def _arrays(folder: Path) -> dict[str, Any]:
+    """The arrays of ``objects.npz``, by name; numpy refuses what it would have to unpickle. Raises `Damaged`."""
+    if not (folder / _OBJECTS).is_file():
+        return {}
+    try:
+        with (folder / _OBJECTS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    # A file that is one array opens as that array, which is no context.
+    except (ValueError, TypeError, AttributeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(_OBJECTS, folder, error) from error
+
+
+def _unreadable(name: str, folder: Path, error: Exception) -> Damaged:
+    return Damaged(f"{name} of {folder.name} cannot be read: {type(error).__name__}: {error}", _ANEW)
 
 
 def _json(kind: str, value: Any) -> Any:
@@ -201,6 +246,27 @@ def _json(kind: str, value: Any) -> Any:
                 f"{kind}: {key!r} is not kept by JSON", "Use text, whole and fractional numbers, lists and dictionaries."
             )
     return dict(value)
+
+
+def _written_signatures(signatures: Mapping[str, Any]) -> dict[str, Any]:
+    """Signatures as JSON; their one tuple, which is how BentoML gives a ``batch_dim``, as a list. Raises `UsageError`."""
+    written: dict[str, Any] = _json("signatures", _batch_dims(signatures, tuple, list))
+    for name, signature in signatures.items():
+        if comparable(_read_signatures(written)[name]) != comparable(signature):
+            raise UsageError(f"signatures: the {_BATCH_DIM} of {name!r} comes back as a tuple", "Give a whole number or a tuple.")
+    return written
+
+
+def _read_signatures(written: Mapping[str, Any]) -> dict[str, Any]:
+    return _batch_dims(written, list, tuple)
+
+
+def _batch_dims(signatures: Mapping[str, Any], kind: type, into: type) -> dict[str, Any]:
+    def turned(signature: Any) -> Any:
+        found = signature.get(_BATCH_DIM) if isinstance(signature, Mapping) else None
+        return {**signature, _BATCH_DIM: into(found)} if type(found) is kind else signature
+
+    return {name: turned(signature) for name, signature in signatures.items()}
 
 
 def _plain(objects: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

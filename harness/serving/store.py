@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 _LIBRARYS = "model.yaml"
 """What every entry of BentoML's has."""
 
+ADOPTABLE = "bentoml.detectron"
+"""The one route of the library whose entries `harness.serving.adopted.adopt` reads."""
+
+_GRAPHS = ("bentoml.torchscript", "bentoml.onnx")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MODULE = re.compile(r"^module: '?([\w.]+)'?$", re.MULTILINE)
 _CREATED = re.compile(r"^creation_time: '?([^'\n]+)'?$", re.MULTILINE)
 
 
@@ -102,10 +107,8 @@ class PlainStore:
         Raises `NotStored`, `NotPlain`, and `Damaged` naming the files.
         """
         tag, folder = self.find(text)
-        ours = any((folder / name).is_file() for name in (MANIFEST, DETECTOR))
-        if not ours and (folder / _LIBRARYS).is_file():
-            cure = f"`harness store adopt {tag} --trust-pickle` stores one of bentoml.detectron's anew, as plain files."
-            raise NotPlain(f"{tag} was stored by a route of BentoML's own", cure)
+        if not _ours(folder) and (folder / _LIBRARYS).is_file():
+            raise NotPlain(f"{tag} was stored by a route of BentoML's own", cure_of(tag, folder))
         demand_whole(folder)
         return read_entry(tag, folder)
 
@@ -219,7 +222,7 @@ class PlainStore:
         folder = self._folder(tag)
         try:
             size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-            if not (folder / DETECTOR).is_file():
+            if not _ours(folder):
                 return _foreign(tag, folder, size)
             document = document_of(folder)
             damage = next(Manifest.read(folder).faults(folder, contents=False), "")
@@ -253,6 +256,33 @@ class PlainStore:
             shutil.rmtree(mine, ignore_errors=True)
             Path(held.lock_file).unlink(missing_ok=True)
             held.release()
+
+
+def route_of(folder: Path) -> str:
+    """The module of BentoML's that ``model.yaml`` names as its maker; empty where it names none. Nothing of it is run."""
+    try:
+        said = _MODULE.search((folder / _LIBRARYS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return said[1] if said else ""
+
+
+def _ours(folder: Path) -> bool:
+    """Whether this store made it, whatever became of it since."""
+    return any((folder / name).is_file() for name in (MANIFEST, DETECTOR))
+
+
+def cure_of(tag: Tag, folder: Path) -> str:
+    """How what another route stored comes into this store."""
+    route = route_of(folder)
+    if _ours(folder):
+        return "This one is plain files already."
+    if route == ADOPTABLE:
+        return f"`harness store adopt {tag} --trust-pickle` stores it anew, as plain files."
+    if route in _GRAPHS:
+        return "It is a graph, and this store keeps live models: store the model that it was traced from."
+    how = f"with {route}" if route.startswith("bentoml.") else "as whoever stored it does"
+    return f"Load it {how} and store the live model anew: docs/serving.md shows it."
 
 
 def _tidy(lock: Path) -> None:

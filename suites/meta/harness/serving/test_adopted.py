@@ -16,12 +16,15 @@ from harness.errors import HarnessError, UsageError
 from harness.families import Model, family
 from harness.serving.adopted import Untrusted, adopt
 from harness.serving.bentoml_home import bentoml_home
+from harness.serving.frames import DetectorFrames
 from harness.serving.store import NotPlain, PlainStore
 from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, assert_bit_equal, changed_in_memory, expected, pictures
+from harness.tracing import expected_warnings
 
 bentoml = pytest.importorskip("bentoml")
 pytest.importorskip("detectron2")
 pytestmark = [pytest.mark.covers("M1", "M2", "M3"), *THEIR_WARNINGS]
+SERVING = Path(__file__).parents[4] / "docs" / "serving.md"
 MODELS = ("d2_maskrcnn_tiny", "d2_retinanet_tiny", "d2_keypointrcnn_tiny", "d2_panoptic_fpn_tiny")
 
 
@@ -122,3 +125,38 @@ def test_what_cannot_be_adopted_is_told(store: PlainStore, small: Model) -> None
     weights.unlink()
     with pytest.raises(HarnessError, match=r"the weights of theirs:.* cannot be read"):
         adopt(store, tag, trust_pickle=True)
+
+
+def test_a_batch_dimension_of_the_librarys_is_adopted(store: PlainStore, small: Model) -> None:
+    asked = {"__call__": {"batchable": True, "batch_dim": 1}}
+    bentoml.detectron.save_model("theirs:v1", small.module, config=small.config, signatures=asked)
+    found = store.get(str(adopt(store, "theirs:v1", trust_pickle=True))).attached["signatures"]
+    assert found == {"__call__": {"batchable": True, "batch_dim": (1, 1)}}
+
+
+def test_the_cure_for_an_entry_of_another_route_is_one(store: PlainStore, tmp_path: Path) -> None:
+    model = changed_in_memory("tv_ssdlite_tiny", tmp_path / "source")
+    bentoml.pytorch.save_model("theirs:v1", model.module)
+    for refused in (lambda: store.get("theirs:v1"), lambda: adopt(store, "theirs:v1", trust_pickle=True)):
+        with pytest.raises(UsageError, match=r"Load it with bentoml\.pytorch .* anew: docs/serving\.md") as caught:
+            refused()
+        assert "harness store adopt" not in str(caught.value)
+    blocks = (block.partition("```")[0] for block in SERVING.read_text().split("```python\n")[1:])
+    (cured,) = (block for block in blocks if "bentoml.pytorch" in block)
+    names = {"store": store, "model": model, "DetectorFrames": DetectorFrames}
+    exec(cured, names)  # noqa: S102 - the page's own lines
+    entry = store.get(str(names["tag"]))
+    found = [family("torchvision").predict(*entry.load(), [picture])[0] for picture in pictures()]
+    assert_bit_equal(found, expected(model))
+
+
+def test_a_graph_and_an_entry_of_ours_are_not_told_to_be_loaded(store: PlainStore, tmp_path: Path) -> None:
+    import torch
+
+    with expected_warnings():
+        bentoml.torchscript.save_model("graph:v1", torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)))
+    with pytest.raises(NotPlain, match="this store keeps live models: store the model that it was traced from"):
+        store.get("graph:v1")
+    ours = store.save("ours:v1", changed_in_memory("tv_ssdlite_tiny", tmp_path / "source"))
+    with pytest.raises(UsageError, match="plain files already"):
+        adopt(store, str(ours), trust_pickle=True)

@@ -8,16 +8,19 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from harness.archives import FORMATS, RefusedArchive, pack, unpack
+from harness.cli import main
 from harness.digests import comparable
-from harness.errors import HarnessError, UsageError
+from harness.errors import UsageError
 from harness.families import Model
 from harness.integrity import Damaged, seal
 from harness.serving.store import NotStored, PlainStore, TagTaken
@@ -232,12 +235,111 @@ def test_a_pickle_in_an_archive_is_never_run(filled: tuple[PlainStore, Path], tm
     seal(tmp_path / "evil")
     pack(tmp_path / "evil", tmp_path / "evil.tar")
     other = PlainStore(tmp_path / "other")
-    with pytest.raises((HarnessError, ValueError), match="pickle"):
+    with pytest.raises(Damaged, match=r"objects.npz of .* cannot be read: ValueError: .*pickle"):
         other.take(tmp_path / "evil.tar")
     assert other.list() == []
     assert not mark.exists()
     pickle.loads((tmp_path / "evil" / "custom_objects.pkl").read_bytes())  # noqa: S301 - it would have run
     assert mark.exists()
+
+
+def without(key: str) -> Callable[[Path], None]:
+    """``detector.json`` as a writer leaves it that forgot one key."""
+    return lambda folder: edited(folder, lambda document: {name: value for name, value in document.items() if name != key})
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "detector.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def saying(**changed: Any) -> Callable[[Path], None]:
+    return lambda folder: edited(folder, lambda document: {**document, **changed})
+
+
+def arrays(write: Callable[[Path], Any]) -> Callable[[Path], None]:
+    return lambda folder: write(folder / "objects.npz")
+
+
+def of_an_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+KEPT = ("labels", "metadata", "signatures", "custom_objects")
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    **{
+        f"no {key}": (without(key), "detector.json")
+        for key in (
+            "spec",
+            "tag",
+            "created",
+            "config",
+            "config_text",
+            "labels",
+            "metadata",
+            "signatures",
+            "custom_objects",
+            "versions",
+        )
+    },
+    "a list": (lambda folder: edited(folder, lambda document: [document]), "detector.json"),
+    "versions that are text": (saying(versions="1.0"), "detector.json"),
+    "a configuration that is a number": (saying(config=3), "detector.json"),
+    "a tag that is none": (saying(tag="../up"), "detector.json"),
+    "an array that is not there": (saying(custom_objects={"a": {"\0array": "array77"}}), "array77"),
+    "an array of no name": (saying(custom_objects={"a": {"\0array": []}}), "detector.json"),
+    "arrays of objects": (arrays(lambda path: np.savez(path, array0=np.array([print], dtype=object))), "objects.npz"),
+    "one array": (arrays(of_an_array), "objects.npz"),
+    "no arrays": (arrays(lambda path: path.write_bytes(b"")), "objects.npz"),
+    "text for arrays": (arrays(lambda path: path.write_bytes(b"PK\3\4 and nothing else")), "objects.npz"),
+}
+"""What an archive may hold that says of itself that it is whole, and the file that is to blame."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_archive_that_is_whole_and_makes_no_sense_is_told_in_words(
+    filled: tuple[PlainStore, Path], tmp_path: Path, damage: str
+) -> None:
+    store, models = filled
+    spoil, names = DAMAGES[damage]
+    spoil(models / NAME / "v1")
+    seal(models / NAME / "v1")
+    pack(models / NAME / "v1", tmp_path / "in.tar")
+    done = CliRunner().invoke(main, ["store", "import", str(tmp_path / "in.tar"), "--store", str(tmp_path / "other")])
+    assert (done.exit_code, type(done.exception)) == (Damaged.exit_code, SystemExit), done.exception
+    assert names in done.output
+    assert "\n  Nothing of it was loaded." in done.output or "\n  Save" in done.output
+    assert PlainStore(tmp_path / "other").list() == []
+    # Nor does it hide the others where it lies.
+    assert tags(store) == [f"{NAME}:v1", f"{NAME}:v2", "other:abc"]
+
+
+def test_tensors_that_cannot_be_read_are_named(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    (models / NAME / "v1" / "tensors.safetensors").write_bytes(b"\xff" * 100)
+    seal(models / NAME / "v1")
+    with pytest.raises(Damaged, match=r"tensors.safetensors of v1 cannot be read(.|\n)*Save the model again"):
+        store.get(f"{NAME}:v1").load()
+
+
+def test_an_entry_of_ours_without_its_document_is_damaged_and_not_the_librarys(filled: tuple[PlainStore, Path]) -> None:
+    store, models = filled
+    (models / NAME / "v2" / "detector.json").unlink()
+    listed = {found.tag.version: found for found in store.list() if found.tag.name == NAME}
+    assert listed["v2"].ours
+    assert "detector.json" in listed["v2"].damage
+    assert (models / NAME / "latest").read_text() == "v2"
+    assert store.get(NAME).tag.version == "v1"
+
+
+def test_a_batch_dimension_is_a_pair_and_stays_one(store: PlainStore, model: Model) -> None:
+    signatures = {"__call__": {"batchable": True, "batch_dim": (1, 0)}, "other": {"batchable": True, "batch_dim": 0}}
+    store.save(NAME, replace(model, attached={"signatures": signatures}))
+    assert comparable(store.get(NAME).attached["signatures"]) == comparable(signatures)
+    # A list would come back as the tuple that it was not.
+    with pytest.raises(UsageError, match="batch_dim of '__call__' comes back as a tuple"):
+        store.save(NAME, replace(model, attached={"signatures": {"__call__": {"batch_dim": [0, 0]}}}))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +353,8 @@ def test_a_pickle_in_an_archive_is_never_run(filled: tuple[PlainStore, Path], tm
         ("custom_objects", {"trick": {"\0array": "array0"}}, "'trick'"),
         ("metadata", {"set": {1}}, "metadata: 'set'"),
         ("labels", {"pair": (1,)}, "labels: 'pair'"),
-        ("signatures", {"__call__": {"batch_dim": (0, 0)}}, "signatures: '__call__'"),
+        ("signatures", {"__call__": {"batch_dim": ({1}, 0)}}, "signatures: '__call__'"),
+        ("signatures", {"__call__": {"other": (0, 0)}}, "signatures: '__call__'"),
     ],
 )
 def test_what_would_not_come_back_equal_is_refused_and_named(
