@@ -16,11 +16,13 @@ from harness.types import Observation
 
 if TYPE_CHECKING:
     from harness.families import Model
+    from harness.sessions import Detector
     from harness.types import Restoration
 
 
 def build(order: Order, stage: Stage) -> Observation:
     """Build the artifact, and look at what comes back of it in this process."""
+    from harness.adapters import Keeping
     from harness.digests import restoration, tree_bytes, tree_sha256
     from harness.families import family
 
@@ -47,6 +49,7 @@ def build(order: Order, stage: Stage) -> Observation:
         source_after=state(),
         artifact_bytes=tree_bytes(artifact),
         artifact_sha256=tree_sha256(artifact),
+        keeps=tuple(sorted(adapter.keeps(order.variant))) if isinstance(adapter, Keeping) else (),
     )
     try:
         return dataclasses.replace(observation, **_reopened(order, stage, adapter, model, artifact))
@@ -62,7 +65,8 @@ def _reopened(order: Order, stage: Stage, adapter: Any, model: Model, artifact: 
     with opened(order, artifact) as detector:
         back = detector.restored
         if back is None:
-            return {"restored": detector.restoration(), "archived": _archived(order, stage, adapter, artifact)}
+            restored = _asked(detector, order, stage) if _endings(adapter, order) else detector.restoration()
+            return {"restored": restored, "archived": _archived(order, stage, adapter, artifact)}
         answers = answer_all(detector, order, stage)
         restored = detector.restoration()
         stage.enter("save what was loaded")
@@ -74,15 +78,28 @@ def _reopened(order: Order, stage: Stage, adapter: Any, model: Model, artifact: 
         with suppress(HarnessError):
             # A module that came back without a number to change (whole numbers alone) is saved as it is.
             perturb(back.module, order.seed + 1)
+        # And in training mode, as whoever saves between two epochs has it: what comes back is asked to answer.
+        modes = {part: part.training for part in back.module.modules()}
+        back.module.train()
         rechanged = detector.restoration()
         adapter.build(again, order.variant, second)
+        rechanged_after = detector.restoration()
         for name, tensor in _tensors(back.module):
             tensor.data.copy_(held[name])
+        for part, training in modes.items():
+            part.training = training
     stage.enter("open what was saved again")
     with opened(order, second) as detector:
         resaved = detector.restoration()
     archived = _archived(order, stage, adapter, artifact)
-    return {"answers": answers, "restored": restored, "rechanged": rechanged, "resaved": resaved, "archived": archived}
+    return {
+        "answers": answers,
+        "restored": restored,
+        "rechanged": rechanged,
+        "rechanged_after": rechanged_after,
+        "resaved": resaved,
+        "archived": archived,
+    }
 
 
 def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
@@ -90,14 +107,30 @@ def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
     yield from module.named_buffers()
 
 
+def _endings(adapter: Any, order: Order) -> tuple[str, ...]:
+    from harness.adapters import Archiving
+
+    return tuple(adapter.archives(order.variant)) if isinstance(adapter, Archiving) else ()
+
+
+def _asked(detector: Detector, order: Order, stage: Stage) -> Restoration | None:
+    """What came back; of a graph, which has no tensors to look at, with the digests of what it answers."""
+    from harness.digests import answer_sha256
+
+    restored = detector.restoration()
+    if restored is None or restored.live:
+        return restored
+    answers = {image: answer_sha256(answer) for image, answer in answer_all(detector, order, stage).items()}
+    return dataclasses.replace(restored, answers=answers)
+
+
 def _archived(order: Order, stage: Stage, adapter: Any, artifact: Path) -> dict[str, Restoration | str]:
     """By ending: the artifact exported, imported and opened, or what was said. Equal files are opened once."""
-    from harness.adapters import Archiving
     from harness.digests import tree_sha256
 
     found: dict[str, Restoration | str] = {}
     seen: dict[str, Restoration] = {}
-    for ending in adapter.archives(order.variant) if isinstance(adapter, Archiving) else ():
+    for ending in _endings(adapter, order):
         stage.enter(f"export and import {ending}")
         archive = emptied(Path(order.scratch) / "exported") / f"archive{ending}"
         taken = emptied(Path(order.scratch) / "taken")
@@ -107,7 +140,7 @@ def _archived(order: Order, stage: Stage, adapter: Any, artifact: Path) -> dict[
             content = tree_sha256(taken)
             if content not in seen:
                 with opened(order, taken) as detector:
-                    restored = detector.restoration()
+                    restored = _asked(detector, order, stage)
                 if restored is None:
                     continue
                 seen[content] = restored

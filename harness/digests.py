@@ -4,38 +4,65 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+import platform
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.environment import installed
 from harness.types import Json, Restoration, TensorDigest
+
+if TYPE_CHECKING:
+    from harness.detections import Detections
 
 
 def restoration(
-    module: Any, config_text: str | None, attached: Mapping[str, Any], defaults_changed: Iterable[str] = ()
+    module: Any,
+    config_text: str | None,
+    attached: Mapping[str, Any],
+    defaults_changed: Iterable[str] = (),
+    versions: Mapping[str, str] | None = None,
 ) -> Restoration:
     """Fingerprint a ``torch.nn.Module``: every parameter and buffer, those that are not persistent too, under every name.
 
     ``module`` None is a store that gives back a graph, and what was stored beside it. ``attached`` is reduced by `comparable`;
-    ``defaults_changed`` names the process-wide settings that opening changed.
+    ``defaults_changed`` names the process-wide settings that opening changed; ``versions`` are those that were stored.
     """
-    if module is None:
-        stored = {str(key): comparable(value) for key, value in attached.items()}
-        return Restoration(
-            (), training=False, config=config_text, attached=stored, defaults_changed=tuple(defaults_changed), live=False
-        )
-    parameters = (_tensor(name, "parameter", tensor) for name, tensor in module.named_parameters(remove_duplicate=False))
-    buffers = (_tensor(name, "buffer", tensor) for name, tensor in module.named_buffers(remove_duplicate=False))
-    return Restoration(
-        tensors=(*parameters, *buffers),
-        training=any(part.training for part in module.modules()),
+    whole = Restoration(
+        tensors=(),
+        training=False,
         config=config_text,
         attached={str(key): comparable(value) for key, value in attached.items()},
         defaults_changed=tuple(defaults_changed),
+        live=module is not None,
+        versions=dict(versions or {}),
+        versions_wrong=tuple(_wrong(versions or {})),
     )
+    if module is None:
+        return whole
+    parameters = (_tensor(name, "parameter", tensor) for name, tensor in module.named_parameters(remove_duplicate=False))
+    buffers = (_tensor(name, "buffer", tensor) for name, tensor in module.named_buffers(remove_duplicate=False))
+    training = any(part.training for part in module.modules())
+    return dataclasses.replace(whole, tensors=(*parameters, *buffers), training=training)
+
+
+def _wrong(versions: Mapping[str, str]) -> Iterator[str]:
+    """Who is asked has saved it too, with what is installed here."""
+    for name, said in versions.items():
+        true = platform.python_version() if name == "python" else installed(name)
+        if said != true:
+            yield f"{name} is said to have been {said}, it was {true or 'not installed'}"
+
+
+def answer_sha256(answer: Detections) -> str:
+    """SHA-256 of one answer: equal for answers that are equal in every bit, order and count."""
+    total = sha256()
+    for field in dataclasses.fields(answer):
+        total.update(f"{field.name} {comparable(getattr(answer, field.name))!r}\n".encode())
+    return total.hexdigest()
 
 
 def _tensor(name: str, kind: str, tensor: Any) -> TensorDigest:

@@ -71,8 +71,10 @@ class _Document(BaseModel):
     source_after: Restoration | None
     restored: Restoration | None
     rechanged: Restoration | None = None
+    rechanged_after: Restoration | None = None
     resaved: Restoration | None
     archived: Mapping[str, Restoration | str] = Field(default_factory=dict)
+    keeps: tuple[str, ...] = ()
     isolation: Mapping[str, str]
     notes: tuple[str, ...]
     stages: tuple[StageReport, ...] = ()

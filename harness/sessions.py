@@ -83,10 +83,11 @@ class Detector:
         back = self.restored
         if back is None:
             attached = getattr(self.session, "attached", None)
-            return None if attached is None else restoration(None, None, attached)
+            versions = getattr(self.session, "versions", None)
+            return None if attached is None else restoration(None, None, attached, versions=versions)
         text = None if back.config is None else self._family.config_text(back.config)
         changed = tuple(sorted(f"{key}: {was} -> {now}" for key, was, now in self._changes()))
-        return restoration(back.module, text, back.attached, defaults_changed=changed)
+        return restoration(back.module, text, back.attached, changed, back.versions)
 
     def _changes(self) -> Iterator[tuple[str, str, str]]:
         now = process_defaults()

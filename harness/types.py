@@ -193,6 +193,8 @@ class Restoration:
     ``config`` is the family's text of the configuration, None where the route keeps none; ``attached`` is what the caller stored
     beside the model (labels, metadata, custom objects, signatures), as JSON; ``defaults_changed`` names process-wide settings
     that opening changed (default dtype, default device, grad mode). Not ``live``: what was stored beside a graph, without a module.
+    ``versions`` are those that the store says it was saved with, ``versions_wrong`` says in words which of them are not so.
+    ``answers`` has the SHA-256 of each answer by image id, where what was opened was asked only for that.
     """
 
     tensors: tuple[TensorDigest, ...]
@@ -201,6 +203,9 @@ class Restoration:
     attached: Mapping[str, Json]
     defaults_changed: tuple[str, ...]
     live: bool = True
+    versions: Mapping[str, str] = field(default_factory=dict)
+    versions_wrong: tuple[str, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +280,11 @@ class Observation:
 
     Build observations also carry ``source`` (the restoration of the live model before saving), ``source_after`` (the same after
     saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process), ``rechanged`` (what was
-    loaded, its weights perturbed once more), ``resaved`` (that, saved and loaded again) and ``archived`` (by an archive's ending:
-    the artifact exported, imported and opened, or what was said where it could not be). One with both ``build_s`` and an error
-    made the artifact, but could not open it again in the same process or save what it loaded: the artifact's other jobs run all
-    the same.
+    loaded, its weights perturbed once more, in training mode), ``rechanged_after`` (the same after saving it), ``resaved`` (that,
+    saved and loaded again), ``archived`` (by an archive's ending: the artifact exported, imported and opened, or what was said
+    where it could not be) and ``keeps`` (what the route says that it keeps: `harness.adapters.Keeping`). One with both
+    ``build_s`` and an error made the artifact, but could not open it again in the same process or save what it loaded: the
+    artifact's other jobs run all the same.
 
     The reference's parity observation has ``ledgers``, by image id: what it weighed up.
 
@@ -302,8 +308,10 @@ class Observation:
     source_after: Restoration | None = None
     restored: Restoration | None = None
     rechanged: Restoration | None = None
+    rechanged_after: Restoration | None = None
     resaved: Restoration | None = None
     archived: Mapping[str, Restoration | str] = field(default_factory=dict)
+    keeps: tuple[str, ...] = ()
     isolation: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stages: tuple[StageReport, ...] = ()

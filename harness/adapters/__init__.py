@@ -6,7 +6,7 @@ else. ``docs/adapters.md`` builds one in under 60 lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,8 @@ class Restored:
     ``module`` is the ``torch.nn.Module``; ``config`` whatever configuration the route keeps (None where it keeps none);
     ``attached`` the stored labels, metadata, custom objects and signatures, under the keys of `Model.attached`; ``native`` the
     objects that replace `Model.native` when the loaded model is saved once more; ``in_force`` what holds of the process while
-    the session predicts, such as autocast: who asks the module itself does so within it.
+    the session predicts, such as autocast: who asks the module itself does so within it; ``versions`` of the packages, and of
+    ``python``, that the store says it was saved with.
     """
 
     module: Any
@@ -33,6 +34,7 @@ class Restored:
     attached: Mapping[str, Any] = field(default_factory=dict)
     native: Mapping[str, Any] = field(default_factory=dict)
     in_force: Callable[[], AbstractContextManager[None]] = nullcontext
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -55,7 +57,8 @@ class DetectorSession(Protocol):
 class GraphSession(Protocol):
     """A backend that runs a graph of named tensors; the harness adds the family's preprocessing and postprocessing.
 
-    One that keeps labels, metadata and the like beside the graph has them as ``attached``, under the keys of `Model.attached`.
+    One that keeps labels, metadata and the like beside the graph has them as ``attached``, under the keys of `Model.attached`,
+    and may have ``versions``, as `Restored` has them.
     """
 
     @property
@@ -94,6 +97,14 @@ class ServedSession(Protocol):
 
 
 Session = DetectorSession | GraphSession
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """What an adapter may say besides: what its routes bring back beside the weights. Whoever says so and does not, fails."""
+
+    def keeps(self, variant: Variant) -> Collection[str]:
+        """Any of ``config``, ``versions`` and the keys of `Model.attached`."""
 
 
 @runtime_checkable

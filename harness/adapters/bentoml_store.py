@@ -48,6 +48,7 @@ _FAMILY_OF_ROUTE = {
     "torchscript": "torchvision",
     "onnx": "torchvision",
 }
+_BESIDE = ("labels", "metadata", "signatures", "custom_objects", "versions")
 _GRAPHS = ("torchscript", "onnx")
 _ONNX_OPSET = 17
 _METHOD = {"onnx": "run"}
@@ -57,8 +58,8 @@ _METHOD = {"onnx": "run"}
 class StoreSession:
     """The live object that the store gave back: a module or a `DefaultPredictor`."""
 
-    def __init__(self, spec: ModelSpec, loaded: Any, config: Any, attached: Mapping[str, Any]) -> None:
-        self._spec, self._attached = spec, attached
+    def __init__(self, spec: ModelSpec, loaded: Any, config: Any, attached: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        self._spec, self._attached, self._versions = spec, attached, versions
         self._predictor = loaded if hasattr(loaded, "cfg") and hasattr(loaded, "model") else None
         self._module = loaded if self._predictor is None else self._predictor.model
         self._config = config
@@ -77,7 +78,7 @@ class StoreSession:
     def restored(self) -> Restored:
         """The loaded object, and everything that the store keeps beside it, as it was stored."""
         native = {} if self._predictor is None else {"predictor": self._predictor}
-        return Restored(self._module, self._config, self._attached, native)
+        return Restored(self._module, self._config, self._attached, native, versions=self._versions)
 
     def predict(self, images: Sequence[Pixels]) -> list[Detections]:
         """A predictor is called as a predictor; a module is fed by its family, from the configuration that came with it."""
@@ -102,8 +103,8 @@ class StoredGraphSession:
 
     batching = "a loop over the images"
 
-    def __init__(self, graph: GraphSession, attached: Mapping[str, Any]) -> None:
-        self._graph, self.attached = graph, attached
+    def __init__(self, graph: GraphSession, attached: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        self._graph, self.attached, self.versions = graph, attached, versions
 
     @property
     def effective(self) -> Effective:
@@ -147,6 +148,11 @@ class BentomlStore:
             lazy = model.family == "detectron2" and lazy_spec(model)
             return "bentoml.detectron rebuilds a model from a CfgNode; this one is made from a LazyConfig." if lazy else None
         return f"BentoML's {route} route is for {_FAMILY_OF_ROUTE[route]} models, this one is {model.family}'s."
+
+    def keeps(self, variant: Variant) -> tuple[str, ...]:
+        """All of it, but that no module of the library's for torchvision knows of a configuration."""
+        configured = variant.build["route"] in ("plain", "module", "predictor")
+        return (*_BESIDE, *((CONFIG,) if configured else ()))
 
     def archives(self, variant: Variant) -> tuple[str, ...]:
         """Those of `harness.archives`, and BentoML's own ``.bentomodel`` where BentoML makes them."""
@@ -246,7 +252,7 @@ def _from_plain(home: Path, tag: str, device: str) -> StoreSession:
 
         info = bentoml.models.get(tag).info
     attached = {**entry.attached, "labels": dict(info.labels), "metadata": dict(info.metadata)}
-    return StoreSession(entry.spec, module, config, attached)
+    return StoreSession(entry.spec, module, config, attached, entry.versions)
 
 
 def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: ModelSpec) -> StoreSession:
@@ -262,7 +268,7 @@ def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: Mod
         if variant.open.get("weights_from_store"):
             stored.custom_objects[CONFIG].MODEL.WEIGHTS = stored.path_of(WEIGHTS)
         loaded = backend.load_model(stored, **options)
-        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), attached_of(stored))
+        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), attached_of(stored), _versions(stored))
 
 
 def _traced(model: Model, artifact: Path) -> Any:
@@ -304,11 +310,11 @@ def _graph_from_library(home: Path, tag: str, variant: Variant, device: str) -> 
         else:
             import torchvision  # noqa: F401 - whoever loads a trace imports the library whose operators it calls by name
 
-            graph = TorchscriptSession(backend.load_model(stored, device_id=device).eval(), device, signature)
-        attached = attached_of(stored)
+            graph = TorchscriptSession(backend.load_model(stored, device_id=device), device, signature)
+        attached, versions = attached_of(stored), _versions(stored)
     method = _METHOD.get(route, "__call__")
     signatures = {"__call__" if name == method else name: value for name, value in attached["signatures"].items()}
-    return StoredGraphSession(graph, {**attached, "signatures": signatures})
+    return StoredGraphSession(graph, {**attached, "signatures": signatures}, versions)
 
 
 def attached_of(stored: Any) -> dict[str, Any]:
@@ -322,6 +328,12 @@ def attached_of(stored: Any) -> dict[str, Any]:
         "custom_objects": {name: value for name, value in stored.custom_objects.items() if name != CONFIG},
         "signatures": {name: _signature(signature) for name, signature in stored.info.signatures.items()},
     }
+
+
+def _versions(stored: Any) -> dict[str, str]:
+    """What the store says the model was saved with."""
+    context = stored.info.context
+    return {**context.framework_versions, "bentoml": context.bentoml_version, "python": context.python_version}
 
 
 def _signature(signature: Any) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class Detectron2Predictor:
             return "DefaultPredictor runs Detectron2's models only."
         return "DefaultPredictor takes a CfgNode; this model is made from a LazyConfig." if lazy_spec(model) else None
 
+    def keeps(self, variant: Variant) -> tuple[str, ...]:
+        """The predictor's configuration."""
+        return ("config",)
+
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``model_final.pth`` and ``config.yaml``, whose ``MODEL.WEIGHTS`` is relative to the artifact."""
         from detectron2.checkpoint import DetectionCheckpointer

@@ -184,6 +184,10 @@ class TorchEager:
             return "torch.compile writes C++, and there is no g++ or clang++ here to compile it."
         return None
 
+    def keeps(self, variant: Variant) -> tuple[str, ...]:
+        """The configuration, which the spec makes again."""
+        return ("config",)
+
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
         """Write ``tensors.safetensors`` and ``spec.json``."""
         from safetensors.torch import save_file

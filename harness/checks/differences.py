@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,19 +40,34 @@ def _by_name(restoration: Restoration) -> Mapping[str, TensorDigest]:
     return {tensor.name: tensor for tensor in restoration.tensors}
 
 
-def kept_differences(saved: Restoration, found: Restoration, *, config: bool = True, attached: bool = True) -> Iterator[str]:
-    """What differs in config and attachments, of those that the route keeps."""
-    if config and saved.config != found.config:
+def kept_differences(saved: Restoration, found: Restoration, keeps: Collection[str] | None = None) -> Iterator[str]:
+    """What differs in config and attachments: all of them, or of ``keeps`` and whatever came back besides."""
+    if (keeps is None or "config" in keeps or found.config is not None) and saved.config != found.config:
         yield f"the config differs: {_first_line(saved.config, found.config)}"
-    if not attached:
-        return
     for key, value in saved.attached.items():
         if key not in found.attached:
-            yield f"{key!r}, stored beside the model, did not come back"
+            if keeps is None or key in keeps:
+                yield f"{key!r}, stored beside the model, did not come back"
         elif found.attached[key] != value:
             yield f"{key!r}, stored beside the model, came back as {_short(found.attached[key])}, it was {_short(value)}"
     for key in found.attached.keys() - saved.attached.keys():
         yield f"{key!r} came back and was never stored"
+
+
+def version_differences(found: Restoration, keeps: Collection[str] = ()) -> Iterator[str]:
+    """What is wrong with the versions that a store says it was saved with."""
+    if "versions" in keeps and not found.versions:
+        yield "the versions that it was saved with did not come back"
+    yield from found.versions_wrong
+
+
+def answer_differences(saved: Restoration, found: Restoration) -> Iterator[str]:
+    """The images that something without a live model, opened a second time, answers otherwise."""
+    for image, answer in saved.answers.items():
+        if image not in found.answers:
+            yield f"there is no answer to image {image}"
+        elif found.answers[image] != answer:
+            yield f"the answer to image {image} is another"
 
 
 def _first_line(saved: str | None, found: str | None) -> str:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import device_kind
-from harness.checks.differences import kept_differences, tensor_differences, tensor_measures, unequal
+from harness.checks.differences import (
+    answer_differences,
+    kept_differences,
+    tensor_differences,
+    tensor_measures,
+    unequal,
+    version_differences,
+)
 from harness.checks.rules import broke
 from harness.types import Cell, Observation, Purpose, Restoration, Status
 
@@ -78,12 +85,16 @@ def caller_unchanged(evidence: Evidence) -> Judgement:
     if build.source is None or build.source_after is None:
         return Judgement(Status.ERRORED, "not established: the build job did not record the caller's model before and after")
     before, after = build.source, build.source_after
-    differences = [*tensor_differences(before, after, device=True), *kept_differences(before, after)]
-    if before.training != after.training:
-        differences.append(f"the model was in {_mode(before)} mode before and is in {_mode(after)} mode after")
+    differences = [*tensor_differences(before, after, device=True), *kept_differences(before, after), *_mode_change(before, after)]
     compared = len(before.tensors) + len(before.attached) + 2
-    if differences:
-        return Judgement(Status.FAILED, f"saving changed what it was given: {differences[0]}", compared)
+    told = [f"saving changed what it was given: {words}" for words in differences[:1]]
+    again, since = build.rechanged, build.rechanged_after
+    if again is not None and since is not None:
+        compared += len(again.tensors) + 2
+        changed = [*tensor_differences(again, since, device=True), *kept_differences(again, since), *_mode_change(again, since)]
+        told += [f"saving what was loaded, in {_mode(again)} mode, changed it: {words}" for words in changed[:1]]
+    if told:
+        return Judgement(Status.FAILED, "; ".join(told), compared)
     return Judgement(Status.PASSED, "saving changed no tensor, mode, config or attachment of the caller", compared)
 
 
@@ -96,6 +107,11 @@ def mode(evidence: Evidence) -> Judgement:
             return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", compared)
     if not compared:
         return Judgement(Status.DECLINED, f"{NO_OBJECT}: no mode to look at")
+    build = evidence.observed[Purpose.BUILD]
+    if build.rechanged is not None and build.rechanged.training and build.resaved is not None:
+        compared += len(build.resaved.tensors)
+        for words in _mode_faults(build.resaved, build.job.cell):
+            return Judgement(Status.FAILED, f"saved in training mode and opened, {words}", compared)
     return Judgement(Status.PASSED, f"in eval mode, {compared} tensors on the device asked for, no default changed", compared)
 
 
@@ -104,15 +120,18 @@ def attached(evidence: Evidence) -> Judgement:
     saved = evidence.observed[Purpose.BUILD].source
     compared = 0
     came_back = list(_stored(evidence))
-    # A route that keeps none of a kind is not blamed for it; one that keeps it in one process keeps it in all.
-    config = any(restored.config is not None for _, restored in came_back)
-    stored = any(restored.attached for _, restored in came_back)
+    # A route that says it keeps nothing of a kind is not blamed; one that keeps it in one process keeps it in all.
+    keeps = {*evidence.observed[Purpose.BUILD].keeps, *(_brought(came_back, saved) if saved is not None else ())}
     for observation, restored in came_back:
         if saved is None:
             return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
-        for words in kept_differences(saved, restored, config=config, attached=stored):
+        for words in (*kept_differences(saved, restored, keeps), *version_differences(restored, keeps)):
             return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", max(compared, 1))
-        compared += len(restored.attached) + (restored.config is not None)
+        compared += len(restored.attached) + (restored.config is not None) + len(restored.versions)
+    silent = [p for p in _OPENED if evidence.observed[p].error is None and evidence.observed[p].restored is None]
+    if keeps and silent:
+        reason = f"for the {silent[0]} job nothing came back of what this route keeps: {', '.join(sorted(keeps))}"
+        return Judgement(Status.FAILED, reason, len(keeps))
     if not compared:
         return Judgement(Status.DECLINED, "this backend keeps neither the config nor anything stored beside the model")
     return Judgement(Status.PASSED, f"{compared} things stored beside the weights came back equal", compared)
@@ -151,8 +170,12 @@ def archived(evidence: Evidence) -> Judgement:
         compared += 1
         if isinstance(found, str):
             return Judgement(Status.FAILED, f"what is exported to a {ending} cannot be had back: {found}", compared)
-        differences = [*tensor_differences(build.restored, found), *kept_differences(build.restored, found)]
-        compared += len(build.restored.tensors) + len(build.restored.attached)
+        differences = [
+            *tensor_differences(build.restored, found),
+            *kept_differences(build.restored, found),
+            *answer_differences(build.restored, found),
+        ]
+        compared += len(build.restored.tensors) + len(build.restored.attached) + len(build.restored.answers)
         if differences:
             reason = f"exported to a {ending} and imported: {differences[0]}"
             return Judgement(Status.FAILED, reason, compared, tensor_measures(build.restored, found))
@@ -177,8 +200,21 @@ def _stored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
             yield observation, observation.restored
 
 
+def _brought(came_back: Sequence[tuple[Observation, Restoration]], saved: Restoration) -> Iterator[str]:
+    """What at least one job was given back: the config, and where anything was stored beside the model, all that was."""
+    if any(restored.config is not None for _, restored in came_back):
+        yield "config"
+    if any(restored.attached for _, restored in came_back):
+        yield from saved.attached
+
+
 def _mode(restoration: Restoration) -> str:
     return "training" if restoration.training else "eval"
+
+
+def _mode_change(before: Restoration, after: Restoration) -> Iterator[str]:
+    if before.training != after.training:
+        yield f"the model was in {_mode(before)} mode before and is in {_mode(after)} mode after"
 
 
 def _mode_faults(restored: Restoration, cell: Cell) -> Iterator[str]:
@@ -238,9 +274,10 @@ CHECKS = (
         "caller_unchanged",
         "Saving leaves the caller's model alone",
         "The model, its config and everything stored beside it are after saving what they were before: every tensor bit for "
-        "bit and on its device, the training mode, the config, dictionaries. What usually breaks it: a save that moves the "
-        "model to the CPU, casts it, fuses layers in place or empties a dictionary that it was handed. What to do: save a "
-        "copy.",
+        "bit and on its device, the training mode, the config, dictionaries. What was loaded is saved once more in training "
+        "mode, and is in training mode after it. What usually breaks it: a save that moves the "
+        "model to the CPU, casts it, calls eval() on it, fuses layers in place or empties a dictionary that it was handed. What "
+        "to do: save a copy.",
         {Purpose.BUILD},
         caller_unchanged,
     ),
@@ -248,8 +285,9 @@ CHECKS = (
         "mode",
         "It comes back ready for inference",
         "A restored model is in eval mode, every tensor on the device that was asked for, and opening it changed no default "
-        "of the process: dtype, device, gradient mode, threads. What usually breaks it: a module saved in training mode, "
-        "buffers that stay on the CPU. What to do: call eval() and to(device) after loading, and report it to the store.",
+        "of the process: dtype, device, gradient mode, threads. So is one that was saved in training mode. What usually breaks "
+        "it: a module that is kept whole with its mode, buffers that stay on the CPU. What to do: call eval() and to(device) "
+        "after loading, and report it to the store.",
         set(_OPENED),
         mode,
     ),
@@ -257,8 +295,10 @@ CHECKS = (
         "attached",
         "Config and attachments come back equal",
         "The config, labels, metadata, signatures and custom objects that were stored with the model are equal when it is "
-        "loaded. Routes that keep none of them are declined. What usually breaks it: numbers that become text, tuples that "
-        "become lists, a config that is rewritten on loading. What to do: the reason names the key, its value then and now.",
+        "loaded, and the versions of packages that the store recorded are those that it was saved with. What a route says it "
+        "keeps must come back; routes that keep none of them are declined. What usually breaks it: numbers that become text, "
+        "tuples that become lists, a config that is rewritten on loading. What to do: the reason names the key, its value then "
+        "and now.",
         set(_OPENED),
         attached,
     ),
@@ -275,7 +315,8 @@ CHECKS = (
         "archived",
         "Export and import change nothing",
         "What the store holds is exported to an archive of every format that it offers, imported into an empty store and "
-        "opened: tensors, config and attachments have the same content. Backends without an export are declined. What "
+        "opened: tensors, config and attachments have the same content; a graph, which has no tensors to look at, answers every "
+        "picture bit for bit as before. Backends without an export are declined. What "
         "usually breaks it: a file that is left out, a path into the old store. What to do: list the archive and "
         "compare it with the entry's folder.",
         {Purpose.BUILD, Purpose.PARITY},

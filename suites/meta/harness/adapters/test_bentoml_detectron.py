@@ -5,6 +5,9 @@ A row that changes with a new BentoML is a line of ``docs/findings.md`` to be lo
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -269,4 +272,63 @@ def test_a_class_that_cannot_be_imported_travels_as_an_external_module_alone(
     else:
         with pytest.raises(ModuleNotFoundError, match="my_helpers"):
             _ = again.custom_objects
+    assert store.is_dir()
+
+
+ARCHITECTURE = """
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+
+@META_ARCH_REGISTRY.register()
+class MyArch(torch.nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+    def forward(self, images):
+        return self.layer(images)
+"""
+ELSEWHERE = """
+import importlib, sys, warnings
+warnings.simplefilter("ignore")
+import bentoml
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+print(type(bentoml.detectron.load_model(sys.argv[1])).__name__)
+"""
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_registered_architecture_is_found_elsewhere_only_by_whoever_imports_it(
+    store: Path, external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from detectron2.config import get_cfg
+    from detectron2.modeling import META_ARCH_REGISTRY, build_model
+
+    name = f"my_arch_{external}".lower()
+    (tmp_path / f"{name}.py").write_text(ARCHITECTURE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(META_ARCH_REGISTRY, "_obj_map", dict(META_ARCH_REGISTRY._obj_map))
+    module = importlib.import_module(name)
+    config = get_cfg()
+    config.MODEL.DEVICE, config.MODEL.META_ARCHITECTURE = "cpu", "MyArch"
+    options = {"external_modules": [module]} if external else {}
+    tag = str(bentoml.detectron.save_model(f"registered_{external}".lower(), build_model(config), config=config, **options).tag)
+
+    def loaded(*imports: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", ELSEWHERE, tag, *imports]
+        environment = {**os.environ, "BENTOML_HOME": str(store.parent), "BENTOML_DO_NOT_TRACK": "True", **variables}
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=store, env=environment)
+
+    assert "No object named 'MyArch' found in 'META_ARCH' registry" in loaded().stderr
+    beside = loaded(name, PYTHONPATH=str(tmp_path))
+    assert beside.stdout.strip() == "MyArch", beside.stderr
+
+
+def test_a_module_that_is_being_trained_is_left_in_eval_mode(store: Path, model: Model) -> None:
+    """What the check of the caller's model sees as well, behind the dictionaries."""
+    model.module.train()
+    found = save(model, "module", name="training")
+    assert not model.module.training
+    assert not bentoml.detectron.load_model(found.tag).training
     assert store.is_dir()

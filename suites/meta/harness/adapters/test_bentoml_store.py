@@ -32,6 +32,7 @@ from harness.suites.meta.harness.adapters.detectors import (
     pictures,
     state,
 )
+from harness.tracing import expected_warnings
 from harness.types import Restoration
 
 pytest.importorskip("bentoml")
@@ -206,6 +207,24 @@ warnings.simplefilter("ignore")
 import bentoml, torch
 print(bentoml.pytorch.load_model(sys.argv[1], weights_only=False)(torch.ones(1, 2)).item())
 """
+
+
+@pytest.mark.covers("M1")
+@pytest.mark.parametrize("training", [True, False])
+def test_the_librarys_routes_bring_a_module_back_in_the_mode_that_it_was_saved_in(training: bool, tmp_path: Path) -> None:
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    home = tmp_path / "home"
+    home.mkdir()
+    with bentoml_home(home), expected_warnings():
+        import bentoml
+
+        graph = torch.jit.trace(module.eval(), torch.ones(1, 2)).train(training)
+        whole = bentoml.pytorch.save_model("whole", module.train(training)).tag
+        traced = bentoml.torchscript.save_model("traced", graph).tag
+        assert bentoml.pytorch.load_model(whole, weights_only=False).training is training
+        assert bentoml.torchscript.load_model(traced).training is training
 
 
 @pytest.mark.covers("M1")

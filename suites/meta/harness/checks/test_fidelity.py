@@ -243,6 +243,81 @@ def test_what_came_back_in_one_process_must_come_back_in_all(lost: dict[str, obj
         assert words in found.reason
 
 
+@pytest.mark.parametrize(
+    ("lost", "keeps", "words"),
+    [
+        ({"config": None}, ("config", "labels"), "the config differs: there is none now"),
+        ({"attached": {}}, ("config", "labels"), "'labels', stored beside the model, did not come back"),
+        ({"attached": {}, "config": None}, ("metadata",), "'metadata', stored beside the model, did not come back"),
+        ({}, ("versions",), "the versions that it was saved with did not come back"),
+    ],
+)
+def test_what_a_route_says_it_keeps_must_come_back_though_it_is_silent_in_every_process(
+    lost: dict[str, object], keeps: tuple[str, ...], words: str
+) -> None:
+    back = {"restored": restoration(**lost)}
+    found = verdict("attached", cell(build={**back, "keeps": keeps}, fidelity=back, parity=back))
+    assert found.status is Status.FAILED
+    assert words in found.reason
+
+
+def test_a_route_that_says_it_keeps_something_and_gives_nothing_back_at_all() -> None:
+    found = verdict("attached", cell(build={"keeps": ("config", "labels")}, live=False))
+    assert found.status is Status.FAILED
+    assert "for the build job nothing came back of what this route keeps: config, labels" in found.reason
+    assert verdict("attached", cell(parity={"restored": None})).status is Status.FAILED
+
+
+def test_versions_that_are_not_those_it_was_saved_with_are_named() -> None:
+    wrong = {"restored": restoration(versions={"torch": "1"}, versions_wrong=("torch is said to have been 1, it was 2",))}
+    found = verdict("attached", cell(fidelity=wrong))
+    assert found.status is Status.FAILED
+    assert "opened for the fidelity job, torch is said to have been 1, it was 2" in found.reason
+
+
+def test_a_model_that_was_saved_in_training_mode_comes_back_in_eval_mode() -> None:
+    trained = {"rechanged": restoration(training=True), "rechanged_after": restoration(training=True)}
+    assert verdict("mode", cell(build={**trained})).status is Status.PASSED
+    assert verdict("caller_unchanged", cell(build={**trained})).status is Status.PASSED
+    found = verdict("mode", cell(build={**trained, "resaved": restoration(training=True)}))
+    assert found.status is Status.FAILED
+    assert "saved in training mode and opened, the model came back in training mode" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (restoration(), "in training mode, changed it: the model was in training mode before and is in eval mode after"),
+        (restoration("cc", training=True), "in training mode, changed it: parameter head.weight"),
+        (restoration(training=True, config=None), "in training mode, changed it: the config differs"),
+    ],
+)
+def test_saving_in_training_mode_changes_nothing_either(after: Restoration, words: str) -> None:
+    found = verdict("caller_unchanged", cell(build={"rechanged": restoration(training=True), "rechanged_after": after}))
+    assert found.status is Status.FAILED
+    assert words in found.reason
+
+
+def graph(**changed: object) -> Restoration:
+    """What comes back of a graph: no tensors."""
+    return restoration(tensors=(), live=False, answers={"blank": "1", "one": "2"}, **changed)
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [({"blank": "1", "one": "3"}, "the answer to image one is another"), ({"blank": "1"}, "no answer to image one")],
+)
+def test_a_graph_out_of_an_archive_answers_as_the_one_that_went_in(answers: dict[str, str], words: str) -> None:
+    def archived(found: Restoration) -> Judgement:
+        return verdict("archived", cell(live=False, build={"restored": graph(), "archived": {".zip": found}}))
+
+    assert archived(graph()).status is Status.PASSED
+    altered = archived(dataclasses.replace(graph(), answers=answers))
+    assert altered.status is Status.FAILED
+    assert "exported to a .zip and imported" in altered.reason
+    assert words in altered.reason
+
+
 def test_saving_again() -> None:
     assert verdict("resaved", cell()).status is Status.PASSED
     assert "head.weight" in verdict("resaved", cell(build={"resaved": restoration("cc")})).reason
