@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, UsageError
 from harness.integrity import Damaged
-from harness.serving.store import ADOPTABLE, cure_of, route_of
+from harness.serving.routes import ADOPTABLE, cure_of, route_of
 
 if TYPE_CHECKING:
     from harness.serving.store import PlainStore

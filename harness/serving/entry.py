@@ -20,10 +20,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.digests import comparable
 from harness.errors import HarnessError, UsageError
 from harness.families import family
 from harness.integrity import Damaged
+from harness.serving.attachments import json_kept, live_objects, plain_objects, read_signatures, written_signatures
 from harness.serving.tags import Tag
 from harness.types import ModelSpec
 
@@ -31,8 +31,6 @@ DETECTOR = "detector.json"
 _TENSORS = "tensors.safetensors"
 _OBJECTS = "objects.npz"
 _SCHEMA_VERSION = 1
-_ARRAY = "\0array"
-"""The only key of a dictionary that stands for an array in ``objects.npz``; a caller's own with that key is refused."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "created": str,
@@ -47,8 +45,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 """What ``detector.json`` must have, besides its schema version, its specification and its tag."""
 
 _ANEW = "Nothing of it was loaded. Save the model again, or take a whole copy."
-
-_BATCH_DIM = "batch_dim"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,9 +125,9 @@ class Storable(Protocol):
 
 def kept(model: Storable) -> Kept:
     """What the store will keep of a model. Raises `UsageError` for an attachment that cannot be kept without pickling."""
-    labels, metadata = (_json(key, model.attached.get(key) or {}) for key in ("labels", "metadata"))
-    signatures = _written_signatures(model.attached.get("signatures") or {})
-    plain, arrays = _plain(model.attached.get("custom_objects") or {})
+    labels, metadata = (json_kept(key, model.attached.get(key) or {}) for key in ("labels", "metadata"))
+    signatures = written_signatures(model.attached.get("signatures") or {})
+    plain, arrays = plain_objects(model.attached.get("custom_objects") or {})
     return Kept(model, labels, metadata, signatures, plain, arrays)
 
 
@@ -198,7 +194,7 @@ def read_entry(tag: Tag, folder: Path) -> Entry:
         raise Damaged(f"what lies at {tag} was saved as {document['tag']}", "Folders were moved by hand: put them back.")
     arrays = _arrays(folder)
     try:
-        objects = _live(document["custom_objects"], arrays)
+        objects = live_objects(document["custom_objects"], arrays)
     except (KeyError, TypeError) as error:
         raise Damaged(f"{DETECTOR} of {folder.name} names an array that {_OBJECTS} does not have: {error}", _ANEW) from error
     return Entry(
@@ -212,7 +208,7 @@ def read_entry(tag: Tag, folder: Path) -> Entry:
         {
             "labels": document["labels"],
             "metadata": document["metadata"],
-            "signatures": _read_signatures(document["signatures"]),
+            "signatures": read_signatures(document["signatures"]),
             "custom_objects": objects,
         },
     )
@@ -232,74 +228,6 @@ def _arrays(folder: Path) -> dict[str, Any]:
 
 def _unreadable(name: str, folder: Path, error: Exception) -> Damaged:
     return Damaged(f"{name} of {folder.name} cannot be read: {type(error).__name__}: {error}", _ANEW)
-
-
-def _json(kind: str, value: Any) -> Any:
-    """The value as JSON keeps it. Raises `UsageError` naming the key whose value would not come back equal."""
-    for key, item in value.items():
-        try:
-            same = comparable(json.loads(json.dumps({key: item}))) == comparable({key: item})
-        except (TypeError, ValueError):
-            same = False
-        if not same:
-            raise UsageError(
-                f"{kind}: {key!r} is not kept by JSON", "Use text, whole and fractional numbers, lists and dictionaries."
-            )
-    return dict(value)
-
-
-def _written_signatures(signatures: Mapping[str, Any]) -> dict[str, Any]:
-    """Signatures as JSON; their one tuple, which is how BentoML gives a ``batch_dim``, as a list. Raises `UsageError`."""
-    written: dict[str, Any] = _json("signatures", _batch_dims(signatures, tuple, list))
-    for name, signature in signatures.items():
-        if comparable(_read_signatures(written)[name]) != comparable(signature):
-            raise UsageError(f"signatures: the {_BATCH_DIM} of {name!r} comes back as a tuple", "Give a whole number or a tuple.")
-    return written
-
-
-def _read_signatures(written: Mapping[str, Any]) -> dict[str, Any]:
-    return _batch_dims(written, list, tuple)
-
-
-def _batch_dims(signatures: Mapping[str, Any], kind: type, into: type) -> dict[str, Any]:
-    def turned(signature: Any) -> Any:
-        found = signature.get(_BATCH_DIM) if isinstance(signature, Mapping) else None
-        return {**signature, _BATCH_DIM: into(found)} if type(found) is kind else signature
-
-    return {name: turned(signature) for name, signature in signatures.items()}
-
-
-def _plain(objects: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Custom objects as JSON, and their arrays by name. Raises `UsageError` naming what would not come back equal."""
-    arrays: dict[str, Any] = {}
-
-    def kept(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            if value.dtype.hasobject:
-                raise TypeError("an array of objects")
-            arrays[f"array{len(arrays)}"] = value
-            return {_ARRAY: f"array{len(arrays) - 1}"}
-        if type(value) is dict:
-            return {key: kept(item) for key, item in value.items()}
-        return [kept(item) for item in value] if type(value) is list else value
-
-    plain = {}
-    for name, value in objects.items():
-        try:
-            plain[name] = kept(value)
-            same = comparable(_live(json.loads(json.dumps(plain[name])), arrays)) == comparable(value)
-        except (TypeError, ValueError, LookupError, RecursionError):
-            same = False
-        if not same:
-            cure = "It keeps JSON values and arrays of numbers: turn it into these, or store it as code."
-            raise UsageError(f"custom object {name!r}, a {type(value).__name__}, cannot be kept without pickling", cure)
-    return plain, arrays
-
-
-def _live(plain: Any, arrays: Mapping[str, Any]) -> Any:
-    if isinstance(plain, dict):
-        return arrays[plain[_ARRAY]] if plain.keys() == {_ARRAY} else {key: _live(item, arrays) for key, item in plain.items()}
-    return [_live(item, arrays) for item in plain] if isinstance(plain, list) else plain
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

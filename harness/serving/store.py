@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,24 +21,16 @@ from filelock import FileLock, Timeout
 
 from harness.archives import Bounds, pack, unpack
 from harness.errors import HarnessError, UsageError
-from harness.integrity import MANIFEST, Damaged, Manifest, demand_whole, seal, write_whole
+from harness.integrity import Damaged, Manifest, demand_whole, seal, write_whole
 from harness.serving.bentoml_home import bentoml_home
-from harness.serving.entry import DETECTOR, Entry, document_of, kept, read_entry
+from harness.serving.entry import Entry, document_of, kept, read_entry
+from harness.serving.routes import LIBRARYS, cure_of, is_ours, told_of
 from harness.serving.tags import LATEST, Tag
 
 if TYPE_CHECKING:
     from harness.serving.entry import Storable
 
-_LIBRARYS = "model.yaml"
-"""What every entry of BentoML's has."""
-
-ADOPTABLE = "bentoml.detectron"
-"""The one route of the library whose entries `harness.serving.adopted.adopt` reads."""
-
-_GRAPHS = ("bentoml.torchscript", "bentoml.onnx")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MODULE = re.compile(r"^module: '?([\w.]+)'?$", re.MULTILINE)
-_CREATED = re.compile(r"^creation_time: '?([^'\n]+)'?$", re.MULTILINE)
 
 
 class StoreFull(HarnessError):
@@ -107,7 +98,7 @@ class PlainStore:
         Raises `NotStored`, `NotPlain`, and `Damaged` naming the files.
         """
         tag, folder = self.find(text)
-        if not _ours(folder) and (folder / _LIBRARYS).is_file():
+        if not is_ours(folder) and (folder / LIBRARYS).is_file():
             raise NotPlain(f"{tag} was stored by a route of BentoML's own", cure_of(tag, folder))
         demand_whole(folder)
         return read_entry(tag, folder)
@@ -222,8 +213,9 @@ class PlainStore:
         folder = self._folder(tag)
         try:
             size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
-            if not _ours(folder):
-                return _foreign(tag, folder, size)
+            if not is_ours(folder):
+                created, damage = told_of(folder)
+                return Listed(tag, size, created, ours=False, damage=damage)
             document = document_of(folder)
             damage = next(Manifest.read(folder).faults(folder, contents=False), "")
             return Listed(tag, size, str(document["created"]), damage=damage, task=str(document["spec"]["task"]))
@@ -258,33 +250,6 @@ class PlainStore:
             held.release()
 
 
-def route_of(folder: Path) -> str:
-    """The module of BentoML's that ``model.yaml`` names as its maker; empty where it names none. Nothing of it is run."""
-    try:
-        said = _MODULE.search((folder / _LIBRARYS).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return said[1] if said else ""
-
-
-def _ours(folder: Path) -> bool:
-    """Whether this store made it, whatever became of it since."""
-    return any((folder / name).is_file() for name in (MANIFEST, DETECTOR))
-
-
-def cure_of(tag: Tag, folder: Path) -> str:
-    """How what another route stored comes into this store."""
-    route = route_of(folder)
-    if _ours(folder):
-        return "This one is plain files already."
-    if route == ADOPTABLE:
-        return f"`harness store adopt {tag} --trust-pickle` stores it anew, as plain files."
-    if route in _GRAPHS:
-        return "It is a graph, and this store keeps live models: store the model that it was traced from."
-    how = f"with {route}" if route.startswith("bentoml.") else "as whoever stored it does"
-    return f"Load it {how} and store the live model anew: docs/serving.md shows it."
-
-
 def _tidy(lock: Path) -> None:
     """Remove what a writer left that holds its lock no more."""
     with suppress(Timeout):
@@ -305,13 +270,3 @@ def _room(place: Path) -> Iterator[None]:
         if why is None:
             raise
         raise StoreFull(f"there is no room in {place}: {why}", "Free some space; the store is as it was.") from error
-
-
-def _foreign(tag: Tag, folder: Path, size_bytes: int) -> Listed:
-    """An entry that BentoML's own routes made: what it says of itself is believed."""
-    try:
-        said = _CREATED.search((folder / _LIBRARYS).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        said = None
-    damage = "" if said else "it has no whole model.yaml: a save was interrupted"
-    return Listed(tag, size_bytes, said[1] if said else "", ours=False, damage=damage)
