@@ -2,7 +2,8 @@
 
 An entry holds ``artifact/`` (what the adapter wrote), ``source/`` (the checkpoint the model was read from) and ``build/`` (the
 build's observation). `harness.integrity` lists every file of it, and the list is written last: an entry without one was never
-finished, one that does not fit is damaged, and both are built again.
+finished, one that does not fit is damaged, and both are built again. So is one that this user did not build on this machine: an
+artifact may hold pickles, which run whatever they say, and a list can be made by anybody. `harness.signing` tells.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import platformdirs
 from filelock import FileLock, Timeout
 
-from harness.errors import InvalidRun
-from harness.integrity import MANIFEST, Damaged, demand_whole, seal
+from harness.errors import HarnessError, InvalidRun
+from harness.integrity import MANIFEST, Damaged, Manifest, demand_whole, write_whole
 from harness.observations import read_observation, write_observation
+from harness.signing import is_signed, signature, user_key
 from harness.types import digest
 
 if TYPE_CHECKING:
@@ -46,11 +50,27 @@ _ROOMS = ("families", "serving")
 _PATIENCE_S = 0.5
 
 
-class Artifacts:
-    """The cache under ``root``; ``versions`` are the installed versions of every package that could matter."""
+class Foreign(HarnessError):
+    """An entry that somebody else made, or that was brought here from elsewhere."""
 
-    def __init__(self, root: Path, versions: Mapping[str, str], adapters: Mapping[str, Any], seed: int, deck_sha256: str) -> None:
+
+class Artifacts:
+    """The cache under ``root``; ``versions`` are the installed versions of every package that could matter.
+
+    ``key`` signs entries; by default it is the user's own, in the user's cache folder, wherever ``root`` is.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        versions: Mapping[str, str],
+        adapters: Mapping[str, Any],
+        seed: int,
+        deck_sha256: str,
+        key: bytes | None = None,
+    ) -> None:
         self._root = root
+        self._given = key
         self._versions = dict(versions)
         self._adapters = adapters
         self._seed = seed
@@ -96,7 +116,7 @@ class Artifacts:
 
     def knows(self, planned: PlannedCell) -> bool:
         """Whether the cell's artifact is in the cache (not whether it is whole: that is seen when it is used)."""
-        return planned.runs and self.is_built(self._root / self.key(planned))
+        return planned.runs and self._is_ours(self._root / self.key(planned))
 
     @staticmethod
     def artifact(folder: Path) -> Path:
@@ -111,10 +131,13 @@ class Artifacts:
     def kept_build(self, folder: Path) -> Observation | None:
         """The build's observation where the entry is whole; None where it was never finished.
 
-        Raises `harness.integrity.Damaged`, naming the files, where it is not as it was kept.
+        Raises `harness.integrity.Damaged`, naming the files, where it is not as it was kept, and `Foreign` where somebody else
+        made it. Nothing of it is opened.
         """
         if not self.is_built(folder):
             return None
+        if not self._is_ours(folder):
+            raise Foreign(f"{folder.name} was not built by this user on this machine")
         demand_whole(folder)
         try:
             return read_observation(folder / "build")
@@ -124,15 +147,30 @@ class Artifacts:
     def keep_build(self, folder: Path, observation: Observation) -> None:
         """Make the entry whole."""
         write_observation(folder / "build", observation)
-        seal(folder, links=True)
+        manifest = Manifest.of(folder, links=True)
+        # The list is written last: an entry without one was never finished.
+        write_whole(_signed(folder), signature(self._key, folder.name, manifest.text.encode()))
+        manifest.write(folder)
 
     def is_built(self, folder: Path) -> bool:
         """Whether the entry is whole, without reading it all."""
         return (folder / MANIFEST).is_file()
 
+    @cached_property
+    def _key(self) -> bytes:
+        return self._given or user_key(platformdirs.user_cache_path("detection-harness") / "artifacts.key")
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether the entry's manifest bears this user's signature."""
+        try:
+            return is_signed(self._key, folder.name, (folder / MANIFEST).read_bytes(), _signed(folder).read_text())
+        except (OSError, UnicodeDecodeError):
+            return False
+
     def clear(self, folder: Path) -> None:
         """Empty the entry; whoever is killed at it leaves one that was never finished, not a damaged one."""
         (folder / MANIFEST).unlink(missing_ok=True)
+        _signed(folder).unlink(missing_ok=True)
         shutil.rmtree(folder)
         folder.mkdir()
 
@@ -153,6 +191,11 @@ class Artifacts:
             if _away(place).is_dir():
                 shutil.rmtree(place, ignore_errors=True)
                 _away(place).rename(place)
+
+
+def _signed(folder: Path) -> Path:
+    """Beside the entry, which its manifest lists whole."""
+    return folder.with_name(f"{folder.name}.signature")
 
 
 def _away(place: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import isolation
-from harness.artifacts import Artifacts
+from harness.artifacts import Artifacts, Foreign
 from harness.errors import RunFolderError
 from harness.fixtures.decks import Deck
 from harness.integrity import Damaged
@@ -210,9 +210,11 @@ class Executor:
         self._conclude(job, observation)
 
     def _kept(self, cached: Path) -> tuple[Observation | None, tuple[str, ...]]:
-        """What the cache has of a build, and what to say of it where it was damaged."""
+        """What the cache has of a build, and what to say of it where it was damaged or somebody else's."""
         try:
             kept = self._artifacts.kept_build(cached)
+        except Foreign as error:
+            return None, (f"the artifact in the cache was not opened, and is built anew: {error.what}",)
         except Damaged as error:
             return None, (f"the artifact in the cache was damaged, and is built anew: {error.what}",)
         # An error may have been this machine's, for a moment: it is never taken from the cache.

@@ -89,7 +89,12 @@ class Manifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write it into ``folder``, all of it or nothing."""
-        write_whole(folder / MANIFEST, self.model_dump_json(indent=1))
+        write_whole(folder / MANIFEST, self.text)
+
+    @property
+    def text(self) -> str:
+        """What `write` writes."""
+        return self.model_dump_json(indent=1)
 
     def faults(self, folder: Path, *, contents: bool = True) -> Iterator[str]:
         """What of ``folder`` is not as listed, a sentence a file, in the order of their names.

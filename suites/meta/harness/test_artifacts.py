@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from harness.artifacts import Artifacts
-from harness.integrity import Damaged
+from harness.artifacts import Artifacts, Foreign
+from harness.integrity import Damaged, demand_whole, seal
 from harness.plan import PlannedCell
 from harness.registry import load_adapter
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Variant, Weights
@@ -25,8 +27,8 @@ PLANNED = PlannedCell(CELL, SPEC, Variant("fp32"), "torch_eager")
 BUILT = Observation(Job(CELL, Purpose.BUILD), build_s=1.0)
 
 
-def cache(root: Path, versions: dict[str, str] | None = None, seed: int = 1, deck: str = "d") -> Artifacts:
-    return Artifacts(root, versions or {"torch": "1"}, {"torch_eager": load_adapter("torch_eager")}, seed, deck)
+def cache(root: Path, versions: dict[str, str] | None = None, seed: int = 1, deck: str = "d", key: bytes = b"mine") -> Artifacts:
+    return Artifacts(root, versions or {"torch": "1"}, {"torch_eager": load_adapter("torch_eager")}, seed, deck, key)
 
 
 def build(artifacts: Artifacts) -> Path:
@@ -49,24 +51,69 @@ def test_what_was_built_is_found_again(tmp_path: Path) -> None:
     assert cache(tmp_path).knows(PLANNED)
 
 
-@pytest.mark.parametrize("name", ["artifact/file", "source/file", "build/observation.json", "manifest.json"])
-def test_a_changed_or_truncated_file_is_named_and_one_never_finished_is_none(tmp_path: Path, name: str) -> None:
+def planted(folder: Path) -> None:
+    """Another file in the place of one, and a list that fits it: whoever can write there can do so."""
+    (folder / "artifact" / "file").write_text("planted")
+    seal(folder, links=True)
+
+
+@pytest.mark.parametrize("spoil", [planted, lambda folder: folder.with_name(f"{folder.name}.signature").unlink()])
+def test_what_somebody_else_sealed_is_not_opened(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    folder = build(cache(tmp_path))
+    spoil(folder)
+    demand_whole(folder)
+    with pytest.raises(Foreign, match="was not built by this user on this machine"):
+        cache(tmp_path).kept_build(folder)
+    assert not cache(tmp_path).knows(PLANNED)
+
+
+def test_what_another_user_signed_or_what_lies_under_another_name_is_not_opened(tmp_path: Path) -> None:
+    folder = build(cache(tmp_path))
+    with pytest.raises(Foreign):
+        cache(tmp_path, key=b"another").kept_build(folder)
+    other = cache(tmp_path, seed=2)
+    with other.held(PLANNED, Event()) as held:
+        assert held is not None
+        shutil.copytree(folder, held, dirs_exist_ok=True)
+        shutil.copy(f"{folder}.signature", f"{held}.signature")
+        with pytest.raises(Foreign):
+            other.kept_build(held)
+
+
+def test_what_is_cleared_is_not_signed_any_more(tmp_path: Path) -> None:
+    artifacts = cache(tmp_path)
+    folder = build(artifacts)
+    kept = (folder / "manifest.json").read_bytes()
+    artifacts.clear(folder)
+    (folder / "manifest.json").write_bytes(kept)
+    with pytest.raises(Foreign):
+        artifacts.kept_build(folder)
+
+
+@pytest.mark.parametrize("name", ["artifact/file", "source/file", "build/observation.json"])
+def test_a_changed_or_truncated_file_is_named(tmp_path: Path, name: str) -> None:
     artifacts = cache(tmp_path)
     folder = build(artifacts)
     whole = (folder / name).read_bytes()
     for content in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-1], whole + b" "):
         (folder / name).write_bytes(content)
-        if content == whole + b" " and name == "manifest.json":
-            assert artifacts.kept_build(folder) is not None  # JSON ends where it ends
-            continue
         with pytest.raises(Damaged, match=name):
             artifacts.kept_build(folder)
     (folder / name).unlink()
-    if name == "manifest.json":
-        assert artifacts.kept_build(folder) is None
-    else:
-        with pytest.raises(Damaged, match=f"{name} is missing"):
+    with pytest.raises(Damaged, match=f"{name} is missing"):
+        artifacts.kept_build(folder)
+
+
+def test_a_list_that_was_changed_is_not_signed_and_one_that_is_gone_was_never_finished(tmp_path: Path) -> None:
+    artifacts = cache(tmp_path)
+    folder = build(artifacts)
+    whole = (folder / "manifest.json").read_bytes()
+    for content in (bytes([whole[0] ^ 1]) + whole[1:], whole[:-1], whole + b" "):
+        (folder / "manifest.json").write_bytes(content)
+        with pytest.raises(Foreign):
             artifacts.kept_build(folder)
+    (folder / "manifest.json").unlink()
+    assert artifacts.kept_build(folder) is None
 
 
 def test_an_extra_file_is_named(tmp_path: Path) -> None:
@@ -98,6 +145,7 @@ def test_a_link_in_an_artifact_is_kept_and_one_that_leads_elsewhere_is_named(tmp
 
 BUILDING = """
 import sys
+import time
 from pathlib import Path
 from threading import Event
 from suites.meta.harness.test_artifacts import BUILT, PLANNED, cache
@@ -115,6 +163,7 @@ while True:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
         artifacts.keep_build(folder, BUILT)
     print("whole", flush=True)
+    time.sleep(0.004)
 """
 
 
@@ -125,7 +174,7 @@ def test_a_build_killed_at_any_point_leaves_a_whole_entry_or_none(tmp_path: Path
         process = subprocess.Popen([sys.executable, "-c", BUILDING, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
         assert process.stdout is not None
         assert process.stdout.readline() == b"whole\n"
-        time.sleep(number * 0.002)  # one build takes about 10 ms: kills fall on all of it
+        time.sleep(number * 0.002)  # one build takes about 10 ms, and is left whole for 4: kills fall on all of it
         process.kill()
         process.wait()
         process.stdout.close()
