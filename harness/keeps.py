@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.journal import Run, read_run
 from harness.plan import REFERENCE
 from harness.registry import checkout_root
-from harness.types import Record, Status
+from harness.types import Cell, Record, Status
 from harness.waivers import apply, load_waivers
 
 PAGE = "docs/findings.md"
@@ -34,7 +34,10 @@ COLUMNS = {
     "saved again": "fidelity.resaved",
     "archives": "fidelity.archived",
 }
+OPENS = "contract.opens"
+"""Asked besides: what does not open is kept by nothing that would show it."""
 _FAMILIES = {"tv": "torchvision", "d2": "Detectron2"}
+_YES, _NOT_ASKED = "yes", "–"
 
 
 def rows(run: Run) -> dict[str, str]:
@@ -47,12 +50,23 @@ def rows(run: Run) -> dict[str, str]:
     versions, today = run.header.versions, datetime.now(UTC).date()
     judged = {(record.cell, record.check): apply(record, waivers, versions, today) for record in run.verdicts}
     found = {}
-    for cell in dict.fromkeys(record.cell for record in run.verdicts if record.cell.backend != REFERENCE[0]):
+    for cell in _cells(run):
         told = [_word(judged.get((cell, check)), findings) for check in COLUMNS.values()]
-        route = f"`{cell.backend}[{cell.variant}]`"
-        if any(word != "–" for word in told):
-            found[f"{cell.model} {route}"] = f"| {_FAMILIES[cell.model[:2]]} | {route} | {' | '.join(told)} |"
+        opens = _word(judged.get((cell, OPENS)), findings)
+        if opens not in (_NOT_ASKED, _YES):
+            told = [opens if word == _NOT_ASKED else word for word in told]
+        if any(word != _NOT_ASKED for word in told):
+            found[f"{cell.model} {_route(cell)}"] = f"{_begin(cell)} {' | '.join(told)} |"
     return found
+
+
+def differences(run: Run, page: str) -> list[str]:
+    """What a page says of the routes of a run, and they do not, with ``-``; what they do, and it does not say, with ``+``."""
+    shown, found = rows_in(page), list(rows(run).values())
+    begins = tuple(map(_begin, _cells(run)))
+    stale = [f"- {line}" for line in shown if line.startswith(begins) and line not in found]
+    twice = [f"- {line}" for line in dict.fromkeys(shown) if shown.count(line) > 1]
+    return [*stale, *twice, *(f"+ {line}" for line in found if line not in shown)]
 
 
 def head() -> str:
@@ -68,11 +82,24 @@ def rows_in(page: str) -> list[str]:
     return page.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
 
 
+def _cells(run: Run) -> list[Cell]:
+    return list(dict.fromkeys(record.cell for record in run.verdicts if record.cell.backend != REFERENCE[0]))
+
+
+def _route(cell: Cell) -> str:
+    return f"`{cell.backend}[{cell.variant}]`"
+
+
+def _begin(cell: Cell) -> str:
+    """How its line begins."""
+    return f"| {_FAMILIES[cell.model[:2]]} | {_route(cell)} |"
+
+
 def _word(record: Record | None, findings: dict[str, str]) -> str:
     if record is None or record.status is Status.DECLINED:
-        return "–"
+        return _NOT_ASKED
     if record.status is Status.PASSED:
-        return "yes"
+        return _YES
     if record.status is Status.WAIVED and record.waiver is not None:
         return f"[no](#{findings[record.waiver]})"
     return str(record.status)
