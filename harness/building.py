@@ -59,6 +59,7 @@ def build(order: Order, stage: Stage) -> Observation:
 
 def _reopened(order: Order, stage: Stage, adapter: Any, model: Model, artifact: Path) -> dict[str, Any]:
     """Open the artifact in the process that made it, save what came back, and open that; nothing for backends without an object."""
+    from harness.digests import restoration
     from harness.perturb import perturb
 
     stage.enter("open again in the same process")
@@ -66,7 +67,8 @@ def _reopened(order: Order, stage: Stage, adapter: Any, model: Model, artifact: 
         back = detector.restored
         if back is None:
             restored = _asked(detector, order, stage) if _endings(adapter, order) else detector.restoration()
-            return {"restored": restored, "archived": _archived(order, stage, adapter, artifact)}
+            traced = restoration(model.graph.module, None, {}) if restored is not None and restored.tensors else None
+            return {"restored": restored, "traced": traced, "archived": _archived(order, stage, adapter, artifact)}
         answers = answer_all(detector, order, stage)
         restored = detector.restoration()
         stage.enter("save what was loaded")
@@ -114,7 +116,7 @@ def _endings(adapter: Any, order: Order) -> tuple[str, ...]:
 
 
 def _asked(detector: Detector, order: Order, stage: Stage) -> Restoration | None:
-    """What came back; of a graph, which has no tensors to look at, with the digests of what it answers."""
+    """What came back; of a graph, whose tensors say little or are not to be had, with the digests of what it answers."""
     from harness.digests import answer_sha256
 
     restored = detector.restoration()

@@ -75,6 +75,7 @@ class _Document(BaseModel):
     resaved: Restoration | None
     archived: Mapping[str, Restoration | str] = Field(default_factory=dict)
     keeps: tuple[str, ...] = ()
+    traced: Restoration | None = None
     isolation: Mapping[str, str]
     notes: tuple[str, ...]
     stages: tuple[StageReport, ...] = ()

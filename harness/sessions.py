@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,13 @@ class Detector:
             torch.cuda.synchronize()
 
     def restoration(self) -> Restoration | None:
-        """What came back, hashed; None where the backend gives no live object and says nothing of what it keeps beside a graph."""
+        """What came back, hashed; None where the backend gives no live object and says nothing of what it keeps of a graph."""
         back = self.restored
         if back is None:
-            attached = getattr(self.session, "attached", None)
-            versions = getattr(self.session, "versions", None)
-            return None if attached is None else restoration(None, None, attached, versions=versions)
+            module, attached, versions = (getattr(self.session, name, None) for name in ("module", "attached", "versions"))
+            if module is None and attached is None:
+                return None
+            return replace(restoration(module, None, attached or {}, versions=versions), live=False)
         text = None if back.config is None else self._family.config_text(back.config)
         changed = tuple(sorted(f"{key}: {was} -> {now}" for key, was, now in self._changes()))
         return restoration(back.module, text, back.attached, changed, back.versions)

@@ -192,7 +192,8 @@ class Restoration:
 
     ``config`` is the family's text of the configuration, None where the route keeps none; ``attached`` is what the caller stored
     beside the model (labels, metadata, custom objects, signatures), as JSON; ``defaults_changed`` names process-wide settings
-    that opening changed (default dtype, default device, grad mode). Not ``live``: what was stored beside a graph, without a module.
+    that opening changed (default dtype, default device, grad mode). Not ``live``: a graph, with its tensors
+    where it has any, and what was stored beside it.
     ``versions`` are those that the store says it was saved with, ``versions_wrong`` says in words which of them are not so.
     ``answers`` has the SHA-256 of each answer by image id, where what was opened was asked only for that.
     """
@@ -282,7 +283,8 @@ class Observation:
     saving: the caller's objects must be unchanged), ``restored`` (opened again in the same process), ``rechanged`` (what was
     loaded, its weights perturbed once more, in training mode), ``rechanged_after`` (the same after saving it), ``resaved`` (that,
     saved and loaded again), ``archived`` (by an archive's ending: the artifact exported, imported and opened, or what was said
-    where it could not be) and ``keeps`` (what the route says that it keeps: `harness.adapters.Keeping`). One with both
+    where it could not be), ``keeps`` (what the route says that it keeps: `harness.adapters.Keeping`) and ``traced`` (the graph's
+    own module, where what came back is a graph that has its tensors). One with both
     ``build_s`` and an error made the artifact, but could not open it again in the same process or save what it loaded: the
     artifact's other jobs run all the same.
 
@@ -312,6 +314,7 @@ class Observation:
     resaved: Restoration | None = None
     archived: Mapping[str, Restoration | str] = field(default_factory=dict)
     keeps: tuple[str, ...] = ()
+    traced: Restoration | None = None
     isolation: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     stages: tuple[StageReport, ...] = ()

@@ -58,7 +58,8 @@ class GraphSession(Protocol):
     """A backend that runs a graph of named tensors; the harness adds the family's preprocessing and postprocessing.
 
     One that keeps labels, metadata and the like beside the graph has them as ``attached``, under the keys of `Model.attached`,
-    and may have ``versions``, as `Restored` has them.
+    and may have ``versions``, as `Restored` has them. One that kept the graph's parameters and buffers under their names has what
+    it loaded as ``module``, which lists them as a ``torch.nn.Module`` does.
     """
 
     @property

@@ -107,6 +107,11 @@ class StoredGraphSession:
         self._graph, self.attached, self.versions = graph, attached, versions
 
     @property
+    def module(self) -> Any:
+        """The graph's own, where it has its tensors."""
+        return getattr(self._graph, "module", None)
+
+    @property
     def effective(self) -> Effective:
         """The graph's own."""
         found = self._graph.effective

@@ -27,12 +27,12 @@ class TorchscriptSession:
     batching = "a loop over the images"
 
     def __init__(self, module: Any, device: str, signature: Signature) -> None:
-        self._module, self._device, self._signature = module, device, signature
+        self.module, self._device, self._signature = module, device, signature
 
     @property
     def effective(self) -> Effective:
         """Read back from the loaded tensors and PyTorch's switches."""
-        found = effective_of(self._module, "TorchScript interpreter", ("torch", "torchvision"))
+        found = effective_of(self.module, "TorchScript interpreter", ("torch", "torchvision"))
         return dataclasses.replace(found, versions={**found.versions, "exporter": self._signature.exporter})
 
     def run(self, tensors: Tensors) -> Tensors:
@@ -41,7 +41,7 @@ class TorchscriptSession:
 
         given = [torch.tensor(value).to(self._device) for value in self._signature.ordered(tensors).values()]
         with torch.inference_mode(), expected_warnings():
-            answers = self._module(*given)
+            answers = self.module(*given)
         together = answers if isinstance(answers, tuple) else (answers,)
         return {name: value.cpu().numpy().copy() for name, value in zip(self._signature.outputs, together, strict=True)}
 

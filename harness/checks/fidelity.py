@@ -35,17 +35,19 @@ def only_carrier(evidence: Evidence) -> Judgement:
 
 
 def weights(evidence: Evidence) -> Judgement:
-    """Every restored parameter and buffer is, bit for bit, the one that was saved."""
-    saved = evidence.observed[Purpose.BUILD].source
+    """Every restored parameter and buffer is, bit for bit, the one that was saved; of a graph the one that was traced."""
+    build = evidence.observed[Purpose.BUILD]
     compared = 0
-    for observation, restored in _restored(evidence):
+    for observation, restored in _with_tensors(evidence):
+        saved = build.source if restored.live else build.traced
         if saved is None:
             return Judgement(Status.ERRORED, "not established: the build job did not record what it saved")
         for words in tensor_differences(saved, restored):
             reason = f"opened for the {observation.job.purpose} job: {words}"
             return Judgement(Status.FAILED, reason, len(saved.tensors), tensor_measures(saved, restored))
         compared += len(saved.tensors)
-    silent = [p for p in _OPENED if _of(evidence.observed[p]) is None and evidence.observed[p].error is None]
+    with_tensors = {observation.job.purpose for observation, _ in _with_tensors(evidence)}
+    silent = [p for p in _OPENED if p not in with_tensors and evidence.observed[p].error is None]
     if compared and silent:
         return Judgement(Status.FAILED, f"it gave back a live model, but none for the {silent[0]} job", compared)
     if not compared:
@@ -101,7 +103,7 @@ def caller_unchanged(evidence: Evidence) -> Judgement:
 def mode(evidence: Evidence) -> Judgement:
     """The restored model is in eval mode on the asked device, and opening it changed no process-wide default."""
     compared = 0
-    for observation, restored in _restored(evidence):
+    for observation, restored in _with_tensors(evidence):
         compared += len(restored.tensors)
         for words in _mode_faults(restored, observation.job.cell):
             return Judgement(Status.FAILED, f"opened for the {observation.job.purpose} job, {words}", compared)
@@ -192,6 +194,11 @@ def _restored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
     return ((observation, restored) for observation, restored in _stored(evidence) if restored.live)
 
 
+def _with_tensors(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
+    """The jobs that gave back a live model, or a graph that has its tensors."""
+    return ((observation, restored) for observation, restored in _stored(evidence) if restored.live or restored.tensors)
+
+
 def _stored(evidence: Evidence) -> Iterator[tuple[Observation, Restoration]]:
     """The jobs that gave back a live model, or what was stored beside a graph."""
     for purpose in Purpose:
@@ -253,7 +260,8 @@ CHECKS = (
         "Every parameter and buffer has the name, kind, dtype, shape and SHA-256 that it had in memory when it was saved: in "
         "the building process, in another with the source checkpoint there, and in a third with it gone. The level is 0 ULP. "
         "The weights were perturbed in memory before saving, so that a route which reads the checkpoint again brings back "
-        "other values. What usually breaks it: reloading from the config's weights path, buffers that are not persistent, a "
+        "other values. A graph that keeps its tensors under their names, as TorchScript does, is held to the module that was "
+        "traced. What usually breaks it: reloading from the config's weights path, buffers that are not persistent, a "
         "cast to half precision. What to do: the first tensor that differs is named; find who wrote it.",
         set(_OPENED),
         weights,
@@ -315,8 +323,8 @@ CHECKS = (
         "archived",
         "Export and import change nothing",
         "What the store holds is exported to an archive of every format that it offers, imported into an empty store and "
-        "opened: tensors, config and attachments have the same content; a graph, which has no tensors to look at, answers every "
-        "picture bit for bit as before. Backends without an export are declined. What "
+        "opened: tensors, config and attachments have the same content; a graph answers every picture bit for bit as before "
+        "besides. Backends without an export are declined. What "
         "usually breaks it: a file that is left out, a path into the old store. What to do: list the archive and "
         "compare it with the entry's folder.",
         {Purpose.BUILD, Purpose.PARITY},

@@ -303,6 +303,26 @@ def graph(**changed: object) -> Restoration:
     return restoration(tensors=(), live=False, answers={"blank": "1", "one": "2"}, **changed)
 
 
+def traced(build: dict[str, object] | None = None, fidelity: dict[str, object] | None = None) -> Evidence:
+    """A graph that has its tensors."""
+    back = {"restored": restoration(live=False)}
+    made = {**back, "traced": restoration(config=None, attached={})}
+    return cell(live=False, build={**made, **(build or {})}, parity=back, fidelity={**back, **(fidelity or {})})
+
+
+def test_a_graph_that_has_its_tensors_is_held_to_the_module_that_was_traced() -> None:
+    assert verdict("weights", traced()).status is Status.PASSED
+    assert verdict("mode", traced()).status is Status.PASSED
+    other = verdict("weights", traced(fidelity={"restored": restoration("cc", live=False)}))
+    assert other.status is Status.FAILED
+    assert "fidelity job: parameter head.weight" in other.reason
+    assert verdict("weights", traced(build={"traced": restoration("cc")})).status is Status.FAILED
+    assert verdict("weights", traced(build={"traced": None})).status is Status.ERRORED
+    assert verdict("weights", traced(fidelity={"restored": graph()})).status is Status.FAILED
+    training = verdict("mode", traced(fidelity={"restored": restoration(training=True, live=False)}))
+    assert training.status is Status.FAILED
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [({"blank": "1", "one": "3"}, "the answer to image one is another"), ({"blank": "1"}, "no answer to image one")],
