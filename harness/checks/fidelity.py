@@ -304,7 +304,8 @@ CHECKS = (
         "Config and attachments come back equal",
         "The config, labels, metadata, signatures and custom objects that were stored with the model are equal when it is "
         "loaded, and the versions of packages that the store recorded are those that it was saved with. What a route says it "
-        "keeps must come back; routes that keep none of them are declined. What usually breaks it: numbers that become text, "
+        "keeps must come back; routes that keep none of them are declined. External modules travel within the custom objects: "
+        "no route here keeps their names. What usually breaks it: numbers that become text, "
         "tuples that become lists, a config that is rewritten on loading. What to do: the reason names the key, its value then "
         "and now.",
         set(_OPENED),
