@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -285,20 +284,10 @@ class Executor:
             return dataclasses.replace(seen, peak_rss_bytes=max(ending.peak_rss_bytes, seen.peak_rss_bytes or 0))
         log = scratch / "log.txt"
         tail = log.read_text(errors="replace")[-4000:] if log.is_file() else ""
-        error = JobError(ending.kind, stage, self._died(ending, self._limit_s(order)), redacted(tail, order.folders))
+        error = JobError(
+            ending.kind, stage, ending.told(self._limit_s(order), self._setting.limits.memory_bytes), redacted(tail, order.folders)
+        )
         return Observation(order.job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
-
-    def _died(self, ending: Ending, limit_s: float) -> str:
-        limits = self._setting.limits
-        if ending.kind == "timeout":
-            return f"still running after {limit_s:.0f} s, and was ended (--job-seconds sets the limit)"
-        if ending.kind == "memory":
-            return f"used more than {limits.memory_bytes / 2**30:.1f} GiB, and was ended (--job-memory sets the limit)"
-        if ending.kind == "killed":
-            return "the run was stopped before this job was done"
-        if ending.status < 0:
-            return f"its process died of {signal.Signals(-ending.status).name}"
-        return f"its process exited with status {ending.status} and left no observation"
 
     def _conclude(self, job: Job, observation: Observation) -> None:
         if not (self._stop.is_set() and observation.error is not None and observation.error.kind == "killed"):

@@ -35,6 +35,18 @@ class Ending:
     seconds: float
     peak_rss_bytes: int
 
+    def told(self, limit_s: float, limit_bytes: int) -> str:
+        """In words, of one that left no observation."""
+        if self.kind == "timeout":
+            return f"still running after {limit_s:.0f} s, and was ended (--job-seconds sets the limit)"
+        if self.kind == "memory":
+            return f"used more than {limit_bytes / 2**30:.1f} GiB, and was ended (--job-memory sets the limit)"
+        if self.kind == "killed":
+            return "the run was stopped before this job was done"
+        if self.status < 0:
+            return f"its process died of {signal.Signals(-self.status).name}"
+        return f"its process exited with status {self.status} and left no observation"
+
 
 class Worker(Protocol):
     """A running worker process."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from harness import levels
@@ -136,7 +138,7 @@ def _ends(column: Column, percentile: int, name: str) -> tuple[Measure, ...]:
     """The percentile towards the worst and the median, where there is something."""
     if not len(column):
         return ()
-    worse = "lower" if percentile < 50 else "higher"
+    worse: Literal["lower", "higher"] = "lower" if percentile < 50 else "higher"
     near, middle = (float(np.percentile(column, p, method=worse)) for p in (percentile, 50))
     return (Measure(f"{percentile}{'st' if percentile == 1 else 'th'} percentile {name}", near), Measure(f"median {name}", middle))
 

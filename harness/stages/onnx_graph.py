@@ -37,7 +37,7 @@ class OnnxParts:
 
     file = FILE
     judge = "onnx.reference"
-    packages = ("onnxruntime", "onnx")
+    packages: tuple[str, ...] = ("onnxruntime", "onnx")
 
     def __init__(self, path: Path, inputs: Arrays, _outputs: Sequence[str] = ()) -> None:
         import onnx

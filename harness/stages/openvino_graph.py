@@ -39,7 +39,7 @@ class OpenvinoParts:
 
     file = FILE
     judge = "the operators' own reference evaluation"
-    packages = ("openvino",)
+    packages: tuple[str, ...] = ("openvino",)
 
     def __init__(self, path: Path, inputs: Arrays, outputs: Sequence[str]) -> None:
         import openvino

@@ -100,7 +100,7 @@ class Parts(Protocol):
     packages: tuple[str, ...]
 
     @staticmethod
-    def show(variant: Variant, device: str, inputs: Sequence[str], outputs: Sequence[str] = ()) -> str:
+    def show(variant: Variant, device: str, inputs: Sequence[str], outputs: Sequence[str] = (), /) -> str:
         """A script that runs ``file`` as the variant does, fed ``inputs`` in this order, and compares.
 
         With what is expected; with ``outputs``, the stage's in order, with what PyTorch makes of the stage's trace.
@@ -240,7 +240,7 @@ def dig(candidate: Candidate, stage_name: str, pixels: Pixels, scratch: Path, ou
 
     verdict = find(stage, sample, env, parts, pieces)
     out.mkdir(parents=True, exist_ok=True)
-    named = (candidate.variant, candidate.device)
+    named, packages = (candidate.variant, candidate.device), kind.packages
     if verdict.culprit == "trace":
         keep_trace(out, stage, sample, env)
         title = f"torch.jit.trace: {stage_name} is traced into something else"
@@ -249,11 +249,11 @@ def dig(candidate: Candidate, stage_name: str, pixels: Pixels, scratch: Path, ou
         keep_trace(out, stage, sample, env)
         shutil.copytree(artifact, out, dirs_exist_ok=True)
         title = f"{adapter.name}: {stage_name} was exported into something else than its trace"
-        show, packages = kind.show(*named, tuple(given), stage.outputs), ("torch", "torchvision", *kind.packages)
+        show, packages = kind.show(*named, tuple(given), stage.outputs), ("torch", "torchvision", *packages)
     elif verdict.piece is not None:
         keep_piece(out, verdict.piece)
         title = f"{adapter.name}: {verdict.piece.operators[-1]} answers otherwise than {kind.judge}"
-        show, packages = kind.show(*named, tuple(verdict.piece.inputs)), kind.packages
+        show = kind.show(*named, tuple(verdict.piece.inputs))
     else:
         return verdict
     if not write_script(out, title, verdict.words, show, packages):

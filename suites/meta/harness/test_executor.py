@@ -18,7 +18,7 @@ def test_a_variant_that_compiles_may_take_longer_and_its_own_limit_is_told(patie
     executor: Any = SimpleNamespace(_setting=SimpleNamespace(limits=Limits(300.0, 2**30)))
     order: Any = SimpleNamespace(variant=Variant("slow", patience=patience))
     limit_s = Executor._limit_s(executor, order)
-    assert Executor._died(executor, Ending("timeout", -9, 300.0, 0), limit_s).startswith(f"still running after {seconds} s")
+    assert Ending("timeout", -9, limit_s, 0).told(limit_s, 2**30).startswith(f"still running after {seconds} s")
 
 
 def test_only_what_compiles_or_keeps_its_clients_waiting_is_waited_for() -> None:
