@@ -104,7 +104,7 @@ class BentomlService:
         Variant("bento", build={"bento": True}, base=False),
         # A picture that its runner raises for costs a minute: docs/findings.md, bentoml-runner-raises.
         Variant("legacy", build={"legacy": True}, base=False, patience=3),
-        Variant("legacy_mended", build={"legacy": True}, open={"mended": True}, base=False, mends="legacy"),
+        Variant("legacy_mended", build={"legacy": True, "mended": True}, open={"mended": True}, base=False, mends="legacy"),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
@@ -119,7 +119,7 @@ class BentomlService:
         from harness.serving.store import PlainStore
 
         if variant.build.get("legacy"):
-            STORE.build(model, _route(model.spec), artifact)
+            STORE.build(model, _route(model.spec, mended=variant.build.get("mended", False)), artifact)
             return
         with TemporaryDirectory() as folder:
             store = PlainStore(Path(folder) if variant.build.get("bento") else artifact)
@@ -158,9 +158,9 @@ def _served(artifact: Path, variant: Variant, device: str, home: Path) -> tuple[
     return DETECTOR, Settings(str(entry.tag), store.home, _TOKEN, device), entry.spec
 
 
-def _route(spec: ModelSpec) -> Variant:
+def _route(spec: ModelSpec, *, mended: bool = False) -> Variant:
     """The variant of `bentoml_store` whose guide makes a service of it."""
-    wanted = "predictor" if spec.family == "detectron2" else "pytorch"
+    wanted = ("predictor" if spec.family == "detectron2" else "pytorch") + ("_mended" if mended else "")
     return next(variant for variant in STORE.variants if variant.id == wanted)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -41,6 +41,8 @@ _RECEIPT = "receipt.json"
 SPEC = "spec.json"
 WEIGHTS = "saved_model.pth"
 CONFIG = "config"
+MARK = "_is_predictor"
+"""What `bentoml.detectron` itself puts into the metadata."""
 _FAMILY_OF_ROUTE = {
     "module": "detectron2",
     "predictor": "detectron2",
@@ -136,7 +138,12 @@ class BentomlStore:
     variants = (
         Variant("module", build={"route": "module"}),
         Variant("predictor", build={"route": "predictor"}),
-        Variant("predictor_mended", build={"route": "predictor"}, open={"weights_from_store": True}, mends="predictor"),
+        Variant(
+            "predictor_mended",
+            build={"route": "predictor", "mended": True},
+            open={"weights_from_store": True},
+            mends="predictor",
+        ),
         Variant("pytorch", build={"route": "pytorch"}),
         Variant("pytorch_mended", build={"route": "pytorch"}, open={"weights_only": False}, mends="pytorch"),
         Variant("torchscript", build={"route": "torchscript"}, base=False),
@@ -195,14 +202,15 @@ class BentomlStore:
             shutil.copy(note, artifact / note.name.removeprefix(f"{archive.name}."))
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
-        """Save the model into a store in ``artifact``, with exactly the objects of `Model.attached`."""
+        """Save the model into a store in ``artifact``, with exactly the objects of `Model.attached`; ``mended`` with copies."""
         name = model.spec.id.lower()
         if variant.build["route"] == "plain":
             from harness.serving.store import PlainStore
 
             tag = str(PlainStore(artifact).save(name, model))
         else:
-            tag = _saved(name, model, variant.build["route"], artifact)
+            with _left_alone(model) if variant.build.get("mended") else nullcontext(model) as given:
+                tag = _saved(name, given, variant.build["route"], artifact)
         (artifact / _RECEIPT).write_text(json.dumps({"tag": tag}))
         (artifact / SPEC).write_text(json.dumps(asdict(model.spec), default=dict, indent=1))
 
@@ -223,6 +231,15 @@ class BentomlStore:
 def stored_tag(artifact: Path) -> str:
     """The tag that `BentomlStore.build` gave what is in its artifact."""
     return str(json.loads((artifact / _RECEIPT).read_text())["tag"])
+
+
+@contextmanager
+def _left_alone(model: Model) -> Iterator[Model]:
+    """The model with dictionaries of its own, its modules' modes as they were once it is saved: the library changes both."""
+    modes = {module: module.training for module in model.module.modules()}
+    yield replace(model, attached={key: dict(value) for key, value in model.attached.items()})
+    for module, training in modes.items():
+        module.training = training
 
 
 def _saved(name: str, model: Model, route: str, home: Path) -> str:
@@ -273,7 +290,10 @@ def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: Mod
         if variant.open.get("weights_from_store"):
             stored.custom_objects[CONFIG].MODEL.WEIGHTS = stored.path_of(WEIGHTS)
         loaded = backend.load_model(stored, **options)
-        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), attached_of(stored), _versions(stored))
+        attached = attached_of(stored)
+        if variant.build.get("mended"):
+            attached["metadata"].pop(MARK)
+        return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), attached, _versions(stored))
 
 
 def _traced(model: Model, artifact: Path) -> Any:

@@ -121,6 +121,14 @@ class OpenvinoIr:
         Variant("pair_f32", build={**_UNCOMPRESSED, "images": 2}, open=_F32_ON_CPU, base=False),
         Variant("f32_compressed", build={"compress_to_fp16": True}, open=_F32_ON_CPU, precision="fp16", base=False),
         Variant("default_precision", build=_UNCOMPRESSED, open={"device": "CPU"}, precision="default", base=False),
+        Variant(
+            "default_precision_mended",
+            build={**_UNCOMPRESSED, "mend": True},
+            open={"device": "CPU"},
+            precision="default",
+            base=False,
+            mends="default_precision",
+        ),
         Variant("int8", build={**_UNCOMPRESSED, "int8": True}, open=_F32_ON_CPU, precision="int8", base=False),
         Variant(
             "int8_mended",

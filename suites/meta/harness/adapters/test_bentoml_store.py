@@ -82,7 +82,7 @@ def test_the_moved_store_alone_gives_the_live_model_back(model_id: str, variant:
         for key in ("labels", "signatures", "custom_objects"):
             assert attached_of(back, key) == attached_of(before, key)
         metadata = dict(attached_of(back, "metadata"))
-        assert metadata.pop("_is_predictor", None) == {"module": False, "predictor_mended": True}.get(variant)
+        assert metadata.pop("_is_predictor", None) == {"module": False}.get(variant)
         assert metadata == attached_of(before, "metadata")
         assert_bit_equal([session.predict([picture])[0] for picture in pictures()], wanted)
         assert (session.effective.precision, session.effective.device) == ("fp32", "cpu")
