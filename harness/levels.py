@@ -86,6 +86,16 @@ MASK_GROSS_IOU = 0.5
 MEDIAN_SAMPLES = 11
 """Calls that a median needs: the fewest whose order statistics bound it at 99.9 %."""
 
+PERCENTILE_SAMPLES = {50: MEDIAN_SAMPLES, 90: 64, 95: 130, 99: 662}
+"""Calls that each percentile needs: with fewer it is not told."""
+
+STEADY_WINDOWS = 3
+STEADY_SPREAD = {"cpu": 1.05, "cuda": 1.03}
+"""The last so many windows of calls lie within this ratio of each other, or nothing is established."""
+
+TIMED_MARGIN = 0.02
+"""A share by which a timing may change before it is a regression."""
+
 
 def score_level(floor: float = 0.0) -> float:
     """The largest difference in score that counts as none, for a noise floor in score."""
