@@ -1,0 +1,110 @@
+"""One process's calls at one point, until they are steady or the budget is spent: the unit that intervals are made of.
+
+Nothing is thrown away: every call's seconds are kept in order, and what is warm-up is said beside them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from harness import levels
+from harness.intervals import is_steady, warm_up
+
+WINDOW = 11
+"""Calls of a window: as many as its median needs."""
+
+MOST_SAMPLES = 5_000
+_CLOCK_SHARE = 1e-3
+"""The clock may cost so much of what it times."""
+
+_CALIBRATIONS = 200
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Seconds of one call each, in order, after the ``first_s``, which is cold and stands apart.
+
+    A sample is the mean of ``calls`` calls where one would be too short for the clock. ``warmup`` of the samples are warm-up;
+    ``steady`` says whether the last windows agreed. ``spent_s`` is all of it, warm-up and what lay between the calls included.
+    """
+
+    first_s: float
+    seconds: tuple[float, ...]
+    calls: int
+    warmup: int
+    steady: bool
+    spent_s: float
+
+    @property
+    def warm(self) -> tuple[float, ...]:
+        """The samples after the warm-up."""
+        return self.seconds[self.warmup :]
+
+    @property
+    def figure_s(self) -> float | None:
+        """The process's own figure: the median of its warm samples, None where these are too few for one."""
+        return median(self.warm) if len(self.warm) >= levels.MEDIAN_SAMPLES else None
+
+
+def sample(
+    call: Callable[[int], object],
+    budget_s: float,
+    device: str = "cpu",
+    synchronise: Callable[[], object] = lambda: None,
+    clock: Clock = time.monotonic,
+) -> Samples:
+    """Call again and again, with 0, 1, 2, ..., until the last windows are steady or ``budget_s`` is spent.
+
+    The device is synchronised before the clock is read, at both ends.
+    """
+    begun = clock()
+    first_s = _timed(call, 0, 1, synchronise, clock)
+    done, calls = 1, 1
+    seconds: list[float] = []
+    warmup, steady = 0, False
+    while len(seconds) < MOST_SAMPLES and clock() - begun < budget_s:
+        if not seconds:
+            second_s = _timed(call, done, 1, synchronise, clock)
+            done += 1
+            calls = _calls_a_sample(second_s, clock)
+            if calls == 1:
+                seconds.append(second_s)
+                continue
+        seconds.append(_timed(call, done, calls, synchronise, clock) / calls)
+        done += calls
+        if len(seconds) % WINDOW == 0:
+            warmup = warm_up(seconds)
+            steady = is_steady(seconds[warmup:], WINDOW, device)
+            if steady:
+                break
+    if not steady:
+        warmup = warm_up(seconds)
+    return Samples(first_s, tuple(seconds), calls, warmup, steady, clock() - begun)
+
+
+def clock_cost_s(clock: Clock = time.monotonic) -> float:
+    """What reading the clock twice costs."""
+    begun = clock()
+    for _ in range(2 * _CALIBRATIONS):
+        clock()
+    return (clock() - begun) / _CALIBRATIONS
+
+
+def _calls_a_sample(call_s: float, clock: Clock) -> int:
+    """So many that the clock costs at most a thousandth of them."""
+    shortest_s = clock_cost_s(clock) / _CLOCK_SHARE
+    return 1 if call_s >= shortest_s else max(1, int(shortest_s / max(call_s, shortest_s / 1000)) + 1)
+
+
+def _timed(call: Callable[[int], object], index: int, count: int, synchronise: Callable[[], object], clock: Clock) -> float:
+    synchronise()
+    began = clock()
+    for offset in range(count):
+        call(index + offset)
+    synchronise()
+    return clock() - began
