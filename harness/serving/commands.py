@@ -185,8 +185,8 @@ def _stopping() -> threading.Event:
     """Set once this process is asked to end, or its terminal is closed."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # What is ignored was meant to be: `nohup` does.
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # `nohup` ignores hangups, and means it; what a shell starts in the background ignores interrupts, which nobody meant.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: stopped.set())
     return stopped
 

@@ -71,12 +71,22 @@ def servers_of(home: Path) -> list[psutil.Process]:
 
 
 @contextmanager
+def _hearing_hangups() -> Iterator[None]:
+    """What is started now ends with its terminal, whatever started these tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
 def commanded(tag: str, home: Path, folder: Path, *options: str, **variables: str) -> Iterator[Command]:
     """``harness serve TAG``, not awaited; one thread, as the tests have. Killed at the end if it still runs then."""
     # One that this shell holds is not what is tested.
     around = {name: value for name, value in os.environ.items() if name != "HARNESS_TOKEN"}
     command = [sys.executable, "-W", "ignore", "-m", "harness.cli", "serve", tag, "--store", str(home), "--port", "0", *options]
-    with (folder / "out").open("wb") as out:
+    with (folder / "out").open("wb") as out, _hearing_hangups():
         process = subprocess.Popen(
             command, stdout=out, stderr=out, env={**around, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **variables}
         )
