@@ -118,6 +118,7 @@ def start(
 ) -> Server:
     """``bentoml serve`` of a target in this environment, once it answers; port 0 takes a free one.
 
+    The target has `harness.serving.marked.Marked` around it, with the mark that it finds in its environment.
     Raises `harness.errors.UsageError` where the port is taken, `NotServing` where it does not come up, and `Stopped` when
     ``stopped`` is set before it is up; no process is left then.
     """

@@ -134,13 +134,17 @@ def test_in_process(stored: Stored, runner: tuple[str, Any], name: str, how: str
 
 
 SERVICE = """
+import os
 import bentoml
+from harness.serving.marked import Marked
+from harness.serving.settings import MARK
 from harness.suites.meta.harness.adapters.test_bentoml_runners import inputs, told
 
 stored = {kind: bentoml.detectron.get(kind) for kind in ("module", "predictor")}
 given = inputs(stored["module"].custom_objects["config"])
 runners = {kind: found.to_runner() for kind, found in stored.items()}
 svc = bentoml.legacy.Service("runners", runners=list(runners.values()))
+svc.add_asgi_middleware(Marked, mark=os.environ[MARK])
 text = bentoml.io.JSON()
 
 
