@@ -270,10 +270,7 @@ class Executor:
             worker = spawn(path, log, variables | {"PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)})
         else:
             worker = self._forker.fork(path, log)
-        return watch(worker, self._limit_s(order), self._setting.limits.memory_bytes, self._stop)
-
-    def _limit_s(self, order: Order) -> float:
-        return self._setting.limits.seconds * order.variant.patience
+        return watch(worker, self._setting.limits.seconds, self._setting.limits.memory_bytes, self._stop)
 
     def _read(self, order: Order, folder: Path, ending: Ending, scratch: Path) -> Observation:
         stage_file = folder.with_name(folder.name + ".stage")
@@ -284,9 +281,9 @@ class Executor:
             return dataclasses.replace(seen, peak_rss_bytes=max(ending.peak_rss_bytes, seen.peak_rss_bytes or 0))
         log = scratch / "log.txt"
         tail = log.read_text(errors="replace")[-4000:] if log.is_file() else ""
-        error = JobError(
-            ending.kind, stage, ending.told(self._limit_s(order), self._setting.limits.memory_bytes), redacted(tail, order.folders)
-        )
+        limits = self._setting.limits
+        words = ending.told(limits.seconds, limits.memory_bytes)
+        error = JobError(ending.kind, stage, words, redacted(tail, order.folders))
         return Observation(order.job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
 
     def _conclude(self, job: Job, observation: Observation) -> None:

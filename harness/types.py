@@ -83,8 +83,7 @@ class Variant:
     ``precision`` is the class asked for (`Effective.precision` is what the runtime says it did). ``base`` variants make up the
     default run, the others ``--full``; a backend may have none, then whoever names it gets its first. ``mends`` names the
     documented variant that this one repairs. ``device`` is the kind of device asked for where it is not the cell's. Precision
-    "default" and device "any" leave the choice to the runtime: it is judged in what was read back. ``patience`` is how many times
-    the usual limit of seconds its jobs may take.
+    "default" and device "any" leave the choice to the runtime: it is judged in what was read back.
     """
 
     id: str
@@ -94,7 +93,6 @@ class Variant:
     base: bool = True
     mends: str | None = None
     device: str | None = None
-    patience: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -51,7 +51,8 @@ class Waiver(BaseModel):
     never anyone's (the documented route cannot do it). ``stage`` is the first stage that differs; ``finding`` the anchor in
     ``docs/findings.md``. ``when`` maps packages to version ranges (PEP 440), all of which must hold; ``precision``, where given,
     must be the effective one; ``says``, where given, must stand in the record's reason, such as an exception's name. ``unsteady``
-    says that chance decides whether the check fails, as where memory is read that nobody wrote: a pass does not make it stale.
+    says that chance or the processor decides whether the check fails, as where memory is read that nobody wrote, and that both were
+    seen: a pass does not make it stale.
     ``expires`` is the last day on which it holds.
     """
 

@@ -102,8 +102,7 @@ class BentomlService:
     variants = (
         Variant("service", base=False),
         Variant("bento", build={"bento": True}, base=False),
-        # A picture that its runner raises for costs a minute: docs/findings.md, bentoml-runner-raises.
-        Variant("legacy", build={"legacy": True}, base=False, patience=3),
+        Variant("legacy", build={"legacy": True}, base=False),
         Variant("legacy_mended", build={"legacy": True, "mended": True}, open={"mended": True}, base=False, mends="legacy"),
     )
 

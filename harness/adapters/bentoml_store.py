@@ -41,7 +41,7 @@ _RECEIPT = "receipt.json"
 SPEC = "spec.json"
 WEIGHTS = "saved_model.pth"
 CONFIG = "config"
-MARK = "_is_predictor"
+PREDICTOR_FLAG = "_is_predictor"
 """What `bentoml.detectron` itself puts into the metadata."""
 _FAMILY_OF_ROUTE = {
     "module": "detectron2",
@@ -237,9 +237,11 @@ def stored_tag(artifact: Path) -> str:
 def _left_alone(model: Model) -> Iterator[Model]:
     """The model with dictionaries of its own, its modules' modes as they were once it is saved: the library changes both."""
     modes = {module: module.training for module in model.module.modules()}
-    yield replace(model, attached={key: dict(value) for key, value in model.attached.items()})
-    for module, training in modes.items():
-        module.training = training
+    try:
+        yield replace(model, attached={key: dict(value) for key, value in model.attached.items()})
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _saved(name: str, model: Model, route: str, home: Path) -> str:
@@ -292,7 +294,7 @@ def _from_library(home: Path, tag: str, variant: Variant, device: str, spec: Mod
         loaded = backend.load_model(stored, **options)
         attached = attached_of(stored)
         if variant.build.get("mended"):
-            attached["metadata"].pop(MARK)
+            attached["metadata"].pop(PREDICTOR_FLAG)
         return StoreSession(spec, loaded, stored.custom_objects.get(CONFIG), attached, _versions(stored))
 
 

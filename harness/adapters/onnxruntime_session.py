@@ -110,7 +110,7 @@ class OnnxruntimeSession:
         *(Variant(f"opset{opset}", build={"opset": opset}, base=False) for opset in (11, 16, 18, 19, 20)),
         Variant("unoptimised", build={"opset": 17}, open={"optimise": False}, base=False),
         Variant("pair_f32", build={"opset": 17, "images": 2}, base=False),
-        Variant("dynamo", build={"opset": 20, "dynamo": True}, base=False, patience=3),
+        Variant("dynamo", build={"opset": 20, "dynamo": True}, base=False),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:

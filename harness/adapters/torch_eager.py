@@ -175,7 +175,7 @@ class TorchEager:
         Variant("threads", open={"torch_threads": 2}, base=False),
         Variant("bf16", open={"bf16": True}, precision="bf16", base=False),
         Variant("bf16_mended", open={"layers_in_bf16": True}, precision="bf16", base=False, mends="bf16"),
-        Variant("compiled", open={"compile": True}, base=False, patience=3),
+        Variant("compiled", open={"compile": True}, base=False),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:

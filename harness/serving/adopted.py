@@ -54,7 +54,7 @@ def adopt(store: PlainStore, text: str, *, trust_pickle: bool = False, classes: 
 def _opened(store: PlainStore, tag: Tag, classes: Sequence[str]) -> Adopted:
     import torch
 
-    from harness.adapters.bentoml_store import CONFIG, MARK, WEIGHTS, attached_of
+    from harness.adapters.bentoml_store import CONFIG, PREDICTOR_FLAG, WEIGHTS, attached_of
     from harness.families import detectron2_configs
     from harness.families.detectron2 import require
     from harness.serving.bentoml_home import bentoml_home
@@ -74,7 +74,7 @@ def _opened(store: PlainStore, tag: Tag, classes: Sequence[str]) -> Adopted:
             tensors = torch.load(stored.path_of(WEIGHTS), map_location="cpu", weights_only=True)["model"]
         except (OSError, RuntimeError, KeyError, EOFError) as error:
             raise Damaged(f"the weights of {tag} cannot be read: {error}", "Save the model again.") from error
-    metadata = {key: value for key, value in attached["metadata"].items() if key != MARK}
+    metadata = {key: value for key, value in attached["metadata"].items() if key != PREDICTOR_FLAG}
     names = classes or _names(metadata) or _names(attached["custom_objects"])
     spec = detectron2_configs.spec_of(config, tag.name, names)
     config.defrost()

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-
 import pytest
 
 from harness import stages
-from harness.doctor import present
-from harness.families import Model, family
+from harness.families import family
 from harness.fixtures.models import MODELS
-from harness.fixtures.scenes import SceneRecipe, draw
 from harness.live import BEFORE_THE_STAGES
 from harness.stages.bisect import graph_inputs
+from harness.suites.meta.harness.families.living import NATIVE, live, scene
 from harness.waivers import load_waivers
 
 pytestmark = [
@@ -28,21 +22,7 @@ pytestmark = [
 
 OUTSIDE_THE_STAGES = BEFORE_THE_STAGES | {"after the last stage"}
 # Native, stretched and long: padded otherwise, with other anchors.
-SIZES = ((160, 192), (75, 99), (90, 330))
-
-
-@lru_cache(maxsize=1)
-def live(model_id: str) -> Model:
-    spec = MODELS[model_id]
-    if not present(spec.family):
-        pytest.skip(f"{spec.family} is not installed")
-    kind = family(spec.family)
-    with TemporaryDirectory() as folder:
-        return kind.build(spec, kind.materialise(spec, Path(folder)), scene(SIZES[0]))
-
-
-def scene(size: tuple[int, int]) -> Any:
-    return draw(SceneRecipe(*size, (5, 9), (12, 50), seed=size[0])).pixels
+SIZES = (NATIVE, (75, 99), (90, 330))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
-from harness.doctor import present
-from harness.families import Model, family
 from harness.fixtures.models import MODELS
-from harness.fixtures.scenes import SceneRecipe, draw
 from harness.registry import load_adapter
 from harness.stages.bisect import Candidate, stage_reports
 from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS
+from harness.suites.meta.harness.families.living import NATIVE, live, scene
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.covers("M8", "M17"), *THEIR_WARNINGS]
 
 ROUTES = {"onnxruntime_session[f32]": "onnx", "openvino_ir[f32]": "torch", "openvino_ir[onnx_f32]": "onnx"}
 REFUSED = {("d2_keypointrcnn_tiny", "onnx"): ["keypoint decoding"]}
 """Stages that no file of this kind can hold: docs/findings.md, detectron2-keypoint-export."""
-
-
-@lru_cache(maxsize=1)
-def live(model_id: str) -> Model:
-    spec = MODELS[model_id]
-    if not present(spec.family):
-        pytest.skip(f"{spec.family} is not installed")
-    kind = family(spec.family)
-    with TemporaryDirectory() as folder:
-        return kind.build(spec, kind.materialise(spec, Path(folder)), scene(160, 192))
-
-
-def scene(height: int, width: int) -> Any:
-    return draw(SceneRecipe(height, width, (5, 9), (12, 50), seed=height)).pixels
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -46,7 +27,7 @@ def test_every_stage_can_be_asked(model_id: str, route: str, tmp_path: Path) -> 
         pytest.importorskip(library)
     variant = next(one for one in adapter.variants if one.id == variant_id)
     candidate = Candidate(adapter, variant, live(model_id), "cpu")
-    reports = list(stage_reports(candidate, {"native": scene(160, 192)}, tmp_path / "none", tmp_path / "stages"))
+    reports = list(stage_reports(candidate, {"native": scene(NATIVE)}, tmp_path / "none", tmp_path / "stages"))
     assert [report.stage for report in reports if report.error] == REFUSED.get((model_id, ROUTES[route]), [])
     # The picture that it was traced with: nothing that is wrong at other sizes shows. OpenVINO pads too far at any, where a model
     # pads at all.
