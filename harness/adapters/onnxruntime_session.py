@@ -15,7 +15,7 @@ import numpy as np
 from harness.doctor import present
 from harness.families.detectron2_keypoints import graph_without_decoding
 from harness.families.torchvision_resize import graph_with_size, has_one_size, limits_px
-from harness.families.two_images import TwoImagesSession, graph_of_two
+from harness.families.two_images import TwoImagesSession, graph_of_two, takes_two
 from harness.tracing import Signature, export_onnx
 from harness.types import Effective, Variant
 
@@ -132,7 +132,7 @@ class OnnxruntimeSession:
         of keypoints; ``images`` 2: a graph that takes two at once; ``dynamo``: torch's default exporter.
         """
         mend, resized = variant.build.get("mend", False), False
-        graph = graph_of_two(model) if variant.build.get("images") == 2 else model.graph
+        graph = graph_of_two(model) if takes_two(variant) else model.graph
         if mend:
             resized = model.spec.family == "torchvision"
             graph = graph_with_size(model) if resized else graph_without_decoding(model)
@@ -159,7 +159,7 @@ class OnnxruntimeSession:
         session = OrtSession(
             onnxruntime.InferenceSession(str(onnx_file), options, providers=providers), onnx_file, Signature.read(artifact)
         )
-        yield TwoImagesSession(session) if variant.build.get("images") == 2 else session
+        yield TwoImagesSession(session) if takes_two(variant) else session
 
 
 def _needs_mending(model: ModelSpec) -> bool:

@@ -18,7 +18,7 @@ from harness.doctor import present
 from harness.errors import HarnessError, Unavailable
 from harness.families import family
 from harness.families.torchvision_resize import graph_with_size, limits_px
-from harness.families.two_images import TwoImagesSession, graph_of_two
+from harness.families.two_images import TwoImagesSession, graph_of_two, takes_two
 from harness.tracing import Signature, expected_warnings, export_onnx
 from harness.types import Effective, Variant
 
@@ -163,7 +163,7 @@ class OpenvinoIr:
         _demand_device(openvino.Core(), variant)
         mend = variant.build.get("mend", False)
         resized = mend and model.spec.family == "torchvision"
-        graph = graph_of_two(model) if variant.build.get("images") == 2 else graph_with_size(model) if resized else model.graph
+        graph = graph_of_two(model) if takes_two(variant) else graph_with_size(model) if resized else model.graph
         route = variant.build.get("route", "torch")
         converted, exporter = _converted(graph, route)
         if mend:
@@ -196,7 +196,7 @@ class OpenvinoIr:
         ir = artifact / "model.xml"
         compiled = core.compile_model(core.read_model(ir), variant.open.get("device", "CPU"), config)
         session = IrSession(core, ir, compiled, Signature.read(artifact))
-        yield TwoImagesSession(session) if variant.build.get("images") == 2 else session
+        yield TwoImagesSession(session) if takes_two(variant) else session
 
 
 def _demand_device(core: Any, variant: Variant) -> None:

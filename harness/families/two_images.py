@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,19 @@ if TYPE_CHECKING:
     from harness.adapters import GraphSession
     from harness.detections import Tensors
     from harness.families import Model
-    from harness.types import Effective
+    from harness.types import Effective, Variant
+
+
+def takes_two(variant: Variant) -> bool:
+    """Whether graphs of a variant take two pictures at once."""
+    return bool(variant.build.get("images") == 2)
+
+
+def of_one(variant: Variant) -> Variant:
+    """The variant for one picture at a time, as stages are declared; as it is where it has nothing to do with two."""
+    if not takes_two(variant):
+        return variant
+    return dataclasses.replace(variant, build={name: value for name, value in variant.build.items() if name != "images"})
 
 
 def graph_of_two(model: Model) -> Graph:

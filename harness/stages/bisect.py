@@ -6,6 +6,7 @@ object's stages. Fed the reference's input, a stage answers for itself alone: no
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from harness import levels, stages
 from harness.adapters import GraphSession
 from harness.errors import HarnessError, told
 from harness.families import family
+from harness.families.two_images import of_one
 from harness.tracing import Signature
 from harness.types import StageDifference, StageReport
 
@@ -41,6 +43,10 @@ class Candidate:
     variant: Variant
     model: Model
     device: str
+
+    def of_stages(self) -> Candidate:
+        """What stages are exported and opened with: they are declared for one picture, so those of a graph of two are too."""
+        return dataclasses.replace(self, variant=of_one(self.variant))
 
     def exported(self, stage: Stage, sample: Env, folder: Path) -> None:
         """Export one stage into ``folder``, made here, with the tensors of ``sample``."""
@@ -70,7 +76,7 @@ def stage_reports(candidate: Candidate, pictures: Mapping[str, Pixels], artifact
     envs = {image: stages.walk(own, graph_inputs(model, pixels)) for image, pixels in pictures.items()}
     with candidate.open(artifact) if artifact.is_dir() else nullcontext(None) as session:
         if session is None or isinstance(session, GraphSession):
-            opened = exported(candidate, stages.walk(own, model.graph.example), scratch)
+            opened = exported(candidate.of_stages(), stages.walk(own, model.graph.example), scratch)
         elif session.restored is not None:
             opened = _live(kind.stages(model.spec, session.restored.module), session.restored)
         else:

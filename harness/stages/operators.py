@@ -222,6 +222,7 @@ def dig(candidate: Candidate, stage_name: str, pixels: Pixels, scratch: Path, ou
     from harness.stages.onnx_graph import OnnxParts
     from harness.stages.openvino_graph import OpenvinoParts
 
+    candidate = candidate.of_stages()
     model, adapter = candidate.model, candidate.adapter
     own = family(model.spec.family).stages(model.spec, model.module)
     stage = next(one for one in own if one.name == stage_name)

@@ -34,3 +34,14 @@ def test_every_stage_can_be_asked(model_id: str, route: str, tmp_path: Path) -> 
     known = ["preprocess"] if route == "openvino_ir[f32]" and model_id.startswith("d2_") and "c4" not in model_id else []
     assert [report.stage for report in reports if report.differences] == known, [report.words for report in reports]
     assert all(report.compared for report in reports if not report.error)
+
+
+def test_a_graph_of_two_pictures_is_taken_apart_for_one(tmp_path: Path) -> None:
+    adapter = load_adapter("onnxruntime_session")
+    for library in adapter.requires:
+        pytest.importorskip(library)
+    variant = next(one for one in adapter.variants if one.id == "pair_f32")
+    candidate = Candidate(adapter, variant, live("tv_ssdlite_tiny"), "cpu")
+    reports = list(stage_reports(candidate, {"native": scene(NATIVE)}, tmp_path / "none", tmp_path / "stages"))
+    assert reports
+    assert all(report.compared and not report.error and not report.differences for report in reports), reports
