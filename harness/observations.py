@@ -24,7 +24,7 @@ from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.document import printable
 from harness.errors import HarnessError, InvalidRun, RunFolderError
 from harness.integrity import write_whole
-from harness.types import Effective, Job, JobError, Observation, Reply, Restoration, StageReport, TimingPoint
+from harness.types import Effective, Job, JobError, Observation, Reply, Restoration, StageReport, Sweep, TimingPoint
 
 OBSERVATION_FILE = "observation.json"
 ANSWERS_FILE = "answers.npz"
@@ -64,6 +64,7 @@ class _Document(BaseModel):
     open_s: Seconds | None
     predict_s: tuple[Seconds, ...]
     curve: tuple[TimingPoint, ...]
+    sweep: Sweep | None = None
     artifact_bytes: int | None
     artifact_sha256: str | None
     peak_rss_bytes: int | None

@@ -5,6 +5,7 @@ Nothing is thrown away: every call's seconds are kept in order, and what is warm
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from statistics import median
 from harness import levels
 from harness.intervals import is_steady, warm_up
 
-WINDOW = 11
-"""Calls of a window: as many as its median needs."""
+WINDOW_S = 0.25
+"""A window lasts so long: what a machine does in milliseconds is noise within it, what it does in seconds shows between windows."""
+
+_FEWEST_IN_WINDOW, _MOST_IN_WINDOW = 8, 500
 
 MOST_SAMPLES = 5_000
 _CLOCK_SHARE = 1e-3
@@ -66,7 +69,7 @@ def sample(
     first_s = _timed(call, 0, 1, synchronise, clock)
     done, calls = 1, 1
     seconds: list[float] = []
-    warmup, steady = 0, False
+    warmup, steady, looked, shortest_s = 0, False, 0, math.inf
     while len(seconds) < MOST_SAMPLES and clock() - begun < budget_s:
         if not seconds:
             second_s = _timed(call, done, 1, synchronise, clock)
@@ -76,15 +79,21 @@ def sample(
                 seconds.append(second_s)
                 continue
         seconds.append(_timed(call, done, calls, synchronise, clock) / calls)
-        done += calls
-        if len(seconds) % WINDOW == 0:
-            warmup = warm_up(seconds)
-            steady = is_steady(seconds[warmup:], WINDOW, device)
+        done, shortest_s = done + calls, min(shortest_s, seconds[-1])
+        if len(seconds) - looked >= (size := window(shortest_s * calls)):
+            looked, warmup = len(seconds), warm_up(seconds)
+            # The figure is a median, which needs more samples than three short windows have.
+            steady = is_steady(seconds[warmup:], size, device) and len(seconds) - warmup >= levels.MEDIAN_SAMPLES
             if steady:
                 break
     if not steady:
         warmup = warm_up(seconds)
     return Samples(first_s, tuple(seconds), calls, warmup, steady, clock() - begun)
+
+
+def window(sample_s: float) -> int:
+    """How many samples of this length a window has."""
+    return min(max(math.ceil(WINDOW_S / sample_s), _FEWEST_IN_WINDOW), _MOST_IN_WINDOW) if sample_s > 0 else _MOST_IN_WINDOW
 
 
 def clock_cost_s(clock: Clock = time.monotonic) -> float:

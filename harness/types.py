@@ -127,6 +127,8 @@ class Purpose(StrEnum):
     """The reference again, with other thread counts and equal-size batches: the noise of the reference itself."""
     TIMING = "timing"
     """The batch curve: alone on the machine, all threads."""
+    SWEEP = "sweep"
+    """Batches of growing size until that no longer pays: alone on the machine, all threads, one of several interleaved repeats."""
     STAGES = "stages"
     """Each stage of the candidate, fed the reference's own input; runs only where a level was missed."""
     OPERATORS = "operators"
@@ -232,6 +234,54 @@ class TimingPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class SweepPoint:
+    """What one process measured with ``batch`` images a call. Seconds; a sample is the mean of ``calls`` calls.
+
+    ``first_s`` is the first call, ``seconds`` are the samples after it in order, of which the first ``warmup`` are warm-up;
+    ``steady`` says whether the last windows agreed; ``spent_s`` is all of it, what lay between the calls included. ``images`` were
+    answered in all, with ``detections``. ``stopped`` says why there is no more, where it did not go: out of memory.
+    """
+
+    batch: int
+    kind: str
+    first_s: float
+    seconds: tuple[float, ...]
+    calls: int
+    warmup: int
+    steady: bool
+    spent_s: float
+    images: int
+    detections: int
+    stopped: str = ""
+
+    @property
+    def warm(self) -> tuple[float, ...]:
+        """The samples after the warm-up."""
+        return self.seconds[self.warmup :]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one process measured: a curve, and what stands apart from it. Seconds of one call each.
+
+    ``apart_s`` are calls with one picture after another picture, ``again_s`` calls with it right after itself, in pairs;
+    ``cold`` is what happens once, by name; ``parts`` what a call with one picture is made of, by name; ``disturbed`` says in
+    words what else the machine did meanwhile.
+    """
+
+    points: tuple[SweepPoint, ...]
+    apart_s: tuple[float, ...] = ()
+    again_s: tuple[float, ...] = ()
+    cold: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    disturbed: tuple[str, ...] = ()
+
+    def at(self, batch: int) -> SweepPoint | None:
+        """The point of this batch size; None where the process did not come to it."""
+        return next((point for point in self.points if point.batch == batch), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a service said to one request: its HTTP status, its content type, and words where there is something to tell."""
 
@@ -286,6 +336,8 @@ class Observation:
     ``build_s`` and an error made the artifact, but could not open it again in the same process or save what it loaded: the
     artifact's other jobs run all the same.
 
+    Sweep observations name answers as `harness.sweep.answer_name` says.
+
     The reference's parity observation has ``ledgers``, by image id: what it weighed up.
 
     Serving observations name answers and ``replies`` as `harness.wire.run` says.
@@ -301,6 +353,7 @@ class Observation:
     open_s: float | None = None
     predict_s: tuple[float, ...] = ()
     curve: tuple[TimingPoint, ...] = ()
+    sweep: Sweep | None = None
     artifact_bytes: int | None = None
     artifact_sha256: str | None = None
     peak_rss_bytes: int | None = None

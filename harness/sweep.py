@@ -1,0 +1,204 @@
+"""One process's sweep over batch sizes: images a call doubled until that no longer pays, or no longer goes.
+
+The timed loop keeps the answers that it times, so that the fast path is what is compared afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
+
+from harness import levels
+from harness.checks.differences import unequal
+from harness.errors import told
+from harness.sampler import Clock, Samples, sample
+from harness.types import Sweep, SweepPoint
+
+if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels
+
+PICTURES = 4
+"""Different pictures that are taken in turn: enough that an answer kept from an earlier call is of another one."""
+
+LARGEST_BATCH = 256
+PAYS = 0.05
+"""A larger batch pays where it answers so much more images a second than any before it."""
+
+IN_VAIN = 2
+"""Batch sizes in a row that did not pay, after which a sweep ends."""
+
+KEPT_CALLS = 200
+"""Calls of a point whose answers are kept; the last is kept besides."""
+
+AUDITED = 3 * levels.MEDIAN_SAMPLES
+"""Calls of the audit: a median's worth of each kind."""
+
+Predict = Callable[[Sequence["Pixels"]], "list[Detections]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a sweep may take: seconds a point, batch sizes to the largest, and ``room``, which says why there is none for more.
+
+    ``room`` is asked before each larger batch, with its factor over the one before.
+    """
+
+    point_s: float
+    largest: int = LARGEST_BATCH
+    room: Callable[[int], str] = lambda _: ""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How time is taken: on which kind of device, waiting for it before the clock is read, by which clock."""
+
+    device: str = "cpu"
+    synchronise: Callable[[], object] = lambda: None
+    clock: Clock = time.monotonic
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The answers of a timed loop, call by call, and how many detections it gave."""
+
+    calls: list[tuple[Sequence[str], list[Detections]]] = field(default_factory=list)
+    last: tuple[Sequence[str], list[Detections]] | None = None
+    images: int = 0
+    detections: int = 0
+
+    def take(self, names: Sequence[str], answers: list[Detections]) -> None:
+        self.images += len(answers)
+        self.detections += sum(map(len, answers))
+        self.last = names, answers
+        if len(self.calls) < KEPT_CALLS:
+            self.calls.append(self.last)
+
+
+def answer_name(batch: int, picture: str, other: int = 0) -> str:
+    """The name of an answer among an observation's: the ``other``-th of those that differ, from 0, of a picture in such batches."""
+    return f"{batch}/{other}/{picture}"
+
+
+def read_name(name: str) -> tuple[int, str, int]:
+    """Batch, picture and number, of what `answer_name` made."""
+    batch, other, picture = name.split("/", 2)
+    return int(batch), picture, int(other)
+
+
+def sweep(
+    predict: Predict,
+    pictures: Mapping[str, Pixels],
+    kind: str,
+    bounds: Bounds,
+    watch: Watch,
+) -> tuple[Sweep, dict[str, Detections]]:
+    """The curve and the audit of one process, and by `answer_name` every different answer that its timed calls gave.
+
+    ``pictures`` are of one size: batches of mixed sizes are padded, and are other work. ``kind`` says how several are batched.
+    """
+    pictures = dict(islice(pictures.items(), PICTURES))
+    points: list[SweepPoint] = []
+    answers: dict[str, Detections] = {}
+    best, in_vain, batch = 0.0, 0, 1
+    while batch <= bounds.largest and in_vain < IN_VAIN:
+        point, found = _point(predict, pictures, batch, kind, bounds, watch)
+        points.append(point)
+        answers |= found
+        if point.stopped:
+            break
+        rate = _rate(point)
+        in_vain = 0 if rate > best * (1 + PAYS) else in_vain + 1
+        best = max(best, rate)
+        batch *= 2
+    apart_s, again_s = _audit(predict, pictures, watch)
+    return Sweep(tuple(points), apart_s, again_s), answers
+
+
+def _rate(point: SweepPoint) -> float:
+    """Images a second, by the least of the warm samples: enough to decide whether to go on."""
+    shortest = min(point.warm, default=point.first_s)
+    return point.batch / shortest if shortest > 0 else float("inf")
+
+
+def _point(
+    predict: Predict,
+    pictures: Mapping[str, Pixels],
+    batch: int,
+    kind: str,
+    bounds: Bounds,
+    watch: Watch,
+) -> tuple[SweepPoint, dict[str, Detections]]:
+    kept = _Kept()
+    # Every batch starts one picture further than the last, so that each picture comes to stand at every place.
+    names = list(pictures)
+    batches = [list(islice(cycle(names), first, first + batch)) for first in range(len(names))]
+    given = [[pictures[name] for name in one] for one in batches]
+
+    def call(index: int) -> None:
+        at = index % len(batches)
+        kept.take(batches[at], predict(given[at]))
+
+    full, samples = bounds.room(2) if batch > 1 else "", Samples(0.0, (), 1, 0, False, 0.0)
+    try:
+        samples = samples if full else sample(call, bounds.point_s, watch.device, watch.synchronise, watch.clock)
+    except Exception as error:
+        if not is_out_of_memory(error) or batch == 1:
+            raise
+        full = f"out of memory: {told(error)[:300]}"
+    point = SweepPoint(
+        batch=batch,
+        kind="one image" if batch == 1 else kind,
+        first_s=samples.first_s,
+        seconds=samples.seconds,
+        calls=samples.calls,
+        warmup=samples.warmup,
+        steady=samples.steady,
+        spent_s=samples.spent_s,
+        images=kept.images,
+        detections=kept.detections,
+        stopped=full,
+    )
+    return point, {} if full else _different(kept, batch)
+
+
+def _different(kept: _Kept, batch: int) -> dict[str, Detections]:
+    """By name, each picture's first answer and every one that is not bit for bit one of those before it."""
+    found: dict[str, list[Detections]] = {}
+    for names, answers in (*kept.calls, *([kept.last] if kept.last else [])):
+        if len(answers) != len(names):
+            raise ValueError(f"predict answered {len(answers)} times for {len(names)} images")
+        for name, answer in zip(names, answers, strict=True):
+            others = found.setdefault(name, [])
+            if all(unequal(other, answer) for other in others):
+                others.append(answer)
+    return {answer_name(batch, name, n): answer for name, others in found.items() for n, answer in enumerate(others)}
+
+
+def _audit(predict: Predict, pictures: Mapping[str, Pixels], watch: Watch) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Seconds of calls with one picture after another one, and of calls with it once more right after these."""
+    first, *others = pictures.values()
+    apart_s, again_s = [], []
+    for number in range(AUDITED if others else 0):
+        which = number % 3
+        image = others[number // 3 % len(others)] if which == 0 else first
+        watch.synchronise()
+        began = watch.clock()
+        predict([image])
+        watch.synchronise()
+        took_s = watch.clock() - began
+        if which == 1:
+            apart_s.append(took_s)
+        elif which == 2:
+            again_s.append(took_s)
+    return tuple(apart_s), tuple(again_s)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that there was no room: each has an exception of its own, or words alone."""
+    words = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(
+        sign in words for sign in ("out of memory", "outofmemory", "failed to allocate memory", "bad_alloc", "not enough memory")
+    )

@@ -1,0 +1,160 @@
+"""One process's sweep, on a detector whose time and answers are made up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import levels
+from harness.detections import Detections, Pixels
+from harness.sweep import PICTURES, Bounds, Watch, answer_name, is_out_of_memory, read_name, sweep
+from harness.types import Sweep
+
+pytestmark = pytest.mark.covers("M19")
+NAMES = ("a", "b", "c", "d", "e")
+PIXELS = {name: np.full((8, 8, 3), n, np.uint8) for n, name in enumerate(NAMES)}
+
+
+def one(x: float) -> Detections:
+    return Detections(np.array([[x, 0, x + 4, 4]], np.float32), np.array([0.9], np.float32), np.array([1], np.int64))
+
+
+class Made:
+    """A detector on a clock that only its calls move: ``call_s`` says how long a call with so many images takes."""
+
+    def __init__(self, call_s: Callable[[int], float], answer: Callable[[int, int], Detections] = lambda n, _: one(n)) -> None:
+        self.now, self.asked, self._call_s, self._answer = 0.0, [], call_s, answer  # type: ignore[var-annotated]
+
+    def predict(self, images: Sequence[Pixels]) -> list[Detections]:
+        self.asked.append([int(image[0, 0, 0]) for image in images])
+        self.now += self._call_s(len(images))
+        return [self._answer(int(image[0, 0, 0]), len(self.asked)) for image in images]
+
+    def swept(self, bounds: Bounds | None = None, pictures: dict[str, Pixels] = PIXELS) -> tuple[Sweep, dict[str, Detections]]:
+        return sweep(self.predict, pictures, "a loop", bounds or Bounds(60.0), Watch(clock=lambda: self.now))
+
+
+def test_a_sweep_goes_on_while_larger_batches_pay_and_twice_in_vain() -> None:
+    found, _ = Made(lambda batch: 0.010 + 0.005 * batch if batch <= 8 else 0.00625 * batch).swept()
+    assert [point.batch for point in found.points] == [1, 2, 4, 8, 16, 32]
+    assert [point.kind for point in found.points] == ["one image", *["a loop"] * 5]
+    assert all(point.steady and point.warm for point in found.points)
+    assert not any(point.stopped for point in found.points)
+
+
+def test_a_loop_that_gains_nothing_ends_at_once() -> None:
+    found, _ = Made(lambda batch: 0.01 * batch).swept()
+    assert [point.batch for point in found.points] == [1, 2, 4]
+
+
+def test_the_largest_batch_ends_a_sweep_that_would_go_on() -> None:
+    found, _ = Made(lambda _: 0.01).swept(Bounds(60.0, largest=8))
+    assert [point.batch for point in found.points] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("error", [MemoryError("no"), RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")], ids=str)
+def test_out_of_memory_is_a_result(error: Exception) -> None:
+    def call_s(batch: int) -> float:
+        if batch == 4:
+            raise error
+        return 0.01
+
+    found, answers = Made(call_s).swept()
+    assert [(point.batch, bool(point.stopped)) for point in found.points] == [(1, False), (2, False), (4, True)]
+    assert found.points[-1].stopped.startswith("out of memory: ")
+    assert {read_name(name)[0] for name in answers} == {1, 2}
+    assert found.again_s
+
+
+def test_what_does_not_fit_is_not_tried() -> None:
+    found, _ = Made(lambda _: 0.01).swept(Bounds(60.0, room=lambda factor: "it would need 7 GiB of 6" if factor == 2 else ""))
+    assert [(point.batch, point.stopped) for point in found.points] == [(1, ""), (2, "it would need 7 GiB of 6")]
+
+
+@pytest.mark.parametrize("error", [MemoryError("no"), RuntimeError("shapes do not fit")], ids=str)
+def test_what_fails_with_one_image_or_otherwise_is_raised(error: Exception) -> None:
+    def call_s(batch: int) -> float:
+        if batch == 2 or isinstance(error, MemoryError):
+            raise error
+        return 0.01
+
+    with pytest.raises(type(error), match=str(error)):
+        Made(call_s).swept()
+
+
+def test_pictures_go_in_turn_and_stand_at_every_place_of_a_batch() -> None:
+    made = Made(lambda batch: 0.01 * batch)
+    found, _ = made.swept()
+    assert {n for call in made.asked for n in call} == set(range(PICTURES))
+    assert made.asked[:4] == [[0], [1], [2], [3]]
+    assert [call for call in made.asked if len(call) == 2][:4] == [[0, 1], [1, 2], [2, 3], [3, 0]]
+    for point in found.points:
+        assert point.images == point.detections == point.batch * (1 + point.calls * len(point.seconds))
+
+
+def test_every_different_answer_of_the_timed_loop_is_kept() -> None:
+    """Of one that answers otherwise in batches, and once in a while."""
+    made = Made(lambda batch: 0.01 * batch, lambda n, call: one(n + (0.5 if call % 7 == 0 else 0.0)))
+    _, answers = made.swept(pictures={"a": PIXELS["a"], "b": PIXELS["b"]})
+    assert set(answers) == {answer_name(batch, name, other) for batch in (1, 2, 4) for name in "ab" for other in (0, 1)}
+    assert sorted(float(answers[answer_name(1, "b", other)].boxes_xyxy_px[0, 0]) for other in (0, 1)) == [1.0, 1.5]
+    _, steady = Made(lambda batch: 0.01 * batch).swept()
+    assert set(steady) == {answer_name(batch, name) for batch in (1, 2, 4) for name in NAMES[:PICTURES]}
+
+
+def test_an_answer_too_few_is_told() -> None:
+    class Short(Made):
+        def predict(self, images: Sequence[Pixels]) -> list[Detections]:
+            return super().predict(images)[: max(1, len(images) - 1)]
+
+    with pytest.raises(ValueError, match="answered 1 times for 2 images"):
+        Short(lambda _: 0.01).swept()
+
+
+def test_the_audit_asks_for_one_picture_after_another_and_once_more() -> None:
+    made = Made(lambda batch: 0.01 * batch)
+    found, _ = made.swept()
+    audit = made.asked[-3 * levels.MEDIAN_SAMPLES :]
+    assert audit[:6] == [[1], [0], [0], [2], [0], [0]]
+    assert len(found.apart_s) == len(found.again_s) == levels.MEDIAN_SAMPLES
+    assert found.apart_s == pytest.approx(found.again_s)
+    assert Made(lambda _: 0.01).swept(pictures={"a": PIXELS["a"]})[0].again_s == ()
+
+
+def test_one_that_keeps_its_last_answer_shows_in_the_audit() -> None:
+    made = Made(lambda _: 0.0)
+    last: list[int] = [-1]
+
+    def predict(images: Sequence[Pixels]) -> list[Detections]:
+        n = int(images[0][0, 0, 0])
+        made.now += 0.0001 if n == last[0] else 0.01
+        last[0] = n
+        return [one(n)] * len(images)
+
+    found, _ = sweep(predict, PIXELS, "a loop", Bounds(5.0), Watch(clock=lambda: made.now))
+    assert max(found.again_s) < min(found.apart_s) / 50
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.0, 0.05), st.floats(0.0005, 0.02), st.integers(0, 2**16))
+def test_a_sweep_measures_what_calls_take(base_s: float, image_s: float, seed: int) -> None:
+    noise = np.random.default_rng(seed)
+    found, _ = Made(lambda batch: (base_s + image_s * batch) * float(np.exp(noise.normal(0, 0.002)))).swept(Bounds(60.0, largest=8))
+    for point in found.points:
+        assert float(np.median(point.warm)) == pytest.approx(base_s + image_s * point.batch, rel=0.01)
+
+
+@given(st.integers(1, 256), st.text(st.characters(codec="ascii", categories=["L", "N", "P"])), st.integers(0, 99))
+def test_names_of_answers_read_back(batch: int, picture: str, other: int) -> None:
+    assert read_name(answer_name(batch, picture, other)) == (batch, picture, other)
+
+
+def test_what_is_no_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("a tensor is out of bounds"))
+    assert not is_out_of_memory(threading.BrokenBarrierError())
+    assert is_out_of_memory(RuntimeError("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 12"))
