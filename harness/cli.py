@@ -132,7 +132,8 @@ def _tell(folder: Path, quiet: bool, as_json: bool) -> None:
 
 def _plan_text(plan: Plan, as_json: bool) -> str:
     from harness import environment
-    from harness.plan import estimated_minutes, jobs_for
+    from harness.estimate import estimated_minutes
+    from harness.plan import jobs_for
     from harness.types import Purpose
 
     jobs = jobs_for(plan.cells, plan.keys)
@@ -140,7 +141,7 @@ def _plan_text(plan: Plan, as_json: bool) -> str:
     by_lane = {(c.cell.model, c.cell.backend, c.cell.variant): c for c in plan.cells}
     builds = [job for job in jobs if job.purpose is Purpose.BUILD]
     cached = [j for j in builds if artifacts.knows(by_lane[j.cell.model, j.cell.backend, j.cell.variant])]
-    minutes = estimated_minutes(jobs, cached, plan.options.lanes or environment.usable_cores())
+    minutes = estimated_minutes(jobs, cached, plan.options.lanes or environment.usable_cores(), plan.options.budget)
     if as_json:
         cells = [{"cell": str(c.cell), "declined": c.unmet, "broken": c.broken} for c in plan.cells]
         figures = {"checks": len(plan.keys), "minutes": round(minutes, 1)}

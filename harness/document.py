@@ -189,12 +189,18 @@ class EffectiveEntry(Part):
 
 
 class CurvePoint(Part):
-    """One batch size: raw seconds of each warm call with ``batch`` images, batched as ``batching`` says."""
+    """One batch size: raw seconds of each warm call with ``batch`` images, batched as ``batching`` says.
+
+    Where ``unit`` is process, ``predict_s`` are the medians of processes that were fit, and ``interval_s`` is the 95 % interval of
+    their geometric mean, null where they are too few for a verdict.
+    """
 
     batch: int
     batching: str
     predict_s: tuple[Figure, ...]
     warmup_calls: int
+    unit: Literal["call", "process"] = "call"
+    interval_s: tuple[Figure, Figure] | None = None
 
 
 class ErrorEntry(Part):
@@ -209,8 +215,8 @@ class ErrorEntry(Part):
 class CellLine(Part):
     """What is known of one cell beside its verdicts. Seconds and bytes.
 
-    ``predict_s`` are raw warm calls with one image each, by the job that runs alone: the first point of ``curve``. ``declined`` is
-    the sentence with which the backend declined the whole cell.
+    ``predict_s`` are those of the first point of ``curve``: warm calls with one image each, or processes. ``declined`` is the
+    sentence with which the backend declined the whole cell.
     """
 
     kind: Literal["cell"] = "cell"

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ from harness.integrity import Damaged
 from harness.journal import unwritable
 from harness.observations import OBSERVATION_FILE, read_observation, write_observation
 from harness.orders import Order
-from harness.plan import PlannedCell
+from harness.plan import TIMED, PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
 from harness.redaction import redacted
+from harness.rounds import deadline_s, process_seconds
 from harness.types import Cell, Job, JobError, Observation, Purpose
 
 SEED = 20240229
@@ -46,7 +48,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and on what the jobs of a run work; ``import_paths`` for third parties' code.
+    """Where and on what the jobs of a run work; ``import_paths`` for third parties' code; ``budget_s`` for all sweeps together.
 
     ``many`` is the deck of jobs of precision, ``deck`` that of all others.
     """
@@ -56,6 +58,7 @@ class Setting:
     many: Deck
     limits: Limits = Limits()
     lanes: int = os.cpu_count() or 1
+    budget_s: float = 0.0
     import_paths: tuple[str, ...] = ()
 
 
@@ -85,6 +88,8 @@ class Executor:
         self._progress = progress
         self._done = {job: threading.Event() for job in jobs}
         self._unwritten: dict[Job, Observation] = {}
+        self._sweeps = [job for job in jobs if job.purpose is Purpose.SWEEP]
+        self._swept_from = 0.0
         self._stop = threading.Event()
         self._judged = threading.Event()
         self._work = setting.folder / "work"
@@ -128,7 +133,7 @@ class Executor:
         """
         if job not in self._done:
             return None
-        if job.purpose is Purpose.TIMING:
+        if job.purpose in TIMED:
             self._judged.set()
         self._done[job].wait()
         if job in self._unwritten:
@@ -171,10 +176,21 @@ class Executor:
                 alone.append(job)
         with ThreadPoolExecutor(self._setting.lanes, thread_name_prefix="lane") as pool:
             list(pool.map(self._lane, lanes.values()))
-        for job in sorted(alone, key=lambda job: job.purpose is Purpose.TIMING):
-            if job.purpose is Purpose.TIMING:
+        for job in sorted(alone, key=lambda job: job.purpose in TIMED):
+            if job.purpose in TIMED:
                 self._judged.wait()
-            self._lane([job])
+            if job.purpose is not Purpose.SWEEP or self._in_budget(job):
+                self._lane([job])
+
+    def _in_budget(self, job: Job) -> bool:
+        """Whether there is time for one more process; where there is none it has left that as its observation."""
+        now = time.monotonic()
+        self._swept_from = self._swept_from or now
+        if job.repeat == 0 or now - self._swept_from < deadline_s(job, self._sweeps, self._setting.budget_s):
+            return True
+        spent = JobError("budget", "start", f"the budget of {self._setting.budget_s:g} s was spent before it")
+        self._conclude(job, Observation(job, error=spent), event="done")
+        return False
 
     def _lane(self, jobs: Sequence[Job]) -> None:
         planned = self._cells[jobs[0].cell.model, jobs[0].cell.backend, jobs[0].cell.variant]
@@ -257,13 +273,17 @@ class Executor:
             scratch=str(scratch),
             shared=str(self._shared),
             seed=SEED,
+            measure_s=process_seconds(self._sweeps, self._setting.budget_s) if job.purpose is Purpose.SWEEP else 0.0,
+            memory_bytes=self._setting.limits.memory_bytes,
             import_paths=self._setting.import_paths,
         )
 
     def _perform(self, order: Order, scratch: Path) -> Ending:
         path, log = scratch / "order.json", scratch / "log.txt"
         order.write(path)
-        fresh = order.job.purpose is Purpose.FIDELITY or order.job.cell.device != "cpu" or sys.platform != "linux"
+        # The first of the timed processes tells what importing costs.
+        alone = order.job.purpose is Purpose.FIDELITY or (order.job.purpose is Purpose.SWEEP and order.job.repeat == 0)
+        fresh = alone or order.job.cell.device != "cpu" or sys.platform != "linux"
         worker: Worker
         if fresh:
             variables = isolation.environment(scratch, order.job.load.threads, self._shared)
@@ -286,11 +306,11 @@ class Executor:
         error = JobError(ending.kind, stage, words, redacted(tail, order.folders))
         return Observation(order.job, error=error, peak_rss_bytes=ending.peak_rss_bytes)
 
-    def _conclude(self, job: Job, observation: Observation) -> None:
+    def _conclude(self, job: Job, observation: Observation, event: str = "") -> None:
         if not (self._stop.is_set() and observation.error is not None and observation.error.kind == "killed"):
             try:
                 write_observation(self.observation_folder(job), observation)
             except RunFolderError as error:
                 self._unwritten[job] = Observation(job, error=JobError("raised", "record", str(error)))
         self._done[job].set()
-        self._progress(job, "failed" if observation.error else "done")
+        self._progress(job, event or ("failed" if observation.error else "done"))

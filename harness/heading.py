@@ -6,13 +6,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, doctor, environment, levels, registry
 from harness.checks import CHECKS
+from harness.checks.measured import fit_figures_s
 from harness.document import (
     CellKey,
     CellLine,
@@ -31,6 +32,7 @@ from harness.document import (
     TestedVersions,
     WaiverEntry,
 )
+from harness.intervals import figure_interval
 from harness.types import Cell, Job, JobError, ModelSpec, Observation, Purpose, digest
 
 if TYPE_CHECKING:
@@ -51,6 +53,11 @@ METHOD = {
     "Matching": "Detections are matched one to one as sets, by IoU, optimally (linear sum assignment), blind to classes.",
     "Timing": "A survey, not gated: one process a cell, alone on the machine, all threads, monotonic clock, device synchronised.",
 }
+MEASURED = (
+    "5 to 20 processes a cell, alone on the machine, all threads, monotonic clock, device synchronised; the processes of all cells "
+    "of a model in rounds there and back. A process's figure is the median of its warm calls, warm-up found by MSER-5; it counts "
+    "where the last three windows agree and nothing disturbed the machine. Intervals are t intervals on logs over processes."
+)
 
 
 def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver], run: str, command: str) -> Header:
@@ -82,7 +89,7 @@ def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver]
         checks=tuple(CheckEntry(id=c.id, title=c.title, asks=c.asks) for c in CHECKS.values() if c.id in used),
         planned=tuple(Planned(check=check, cell=CellKey.of(cell)) for check, cell in keys),
         levels=tuple(Level(quantity=quantity, level=level) for quantity, level in levels.TABLE),
-        method={**METHOD, **_liars()},
+        method={**METHOD, **({"Timing": MEASURED} if plan.options.measured else {}), **_liars()},
         notices=_notices(plan),
         waivers=tuple(_waiver(waiver) for waiver in known if any(waiver.covers(check, cell) for check, cell in keys)),
     )
@@ -99,14 +106,19 @@ def _liars() -> dict[str, str]:
     return {"Liars": f"Recorded by `harness selftest` of version {outcome.version} on {outcome.day}: {words}."}
 
 
-def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> CellLine:
-    """What is known of a cell from its observations."""
+def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation], sweeps: Sequence[Observation] = ()) -> CellLine:
+    """What is known of a cell from its observations; ``sweeps`` are all its timed processes."""
     build, parity, timing = (seen.get(p) for p in (Purpose.BUILD, Purpose.PARITY, Purpose.TIMING))
+    timing = timing or seen.get(Purpose.SWEEP)
     # Seconds of the job that ran alone with all threads; answers were compared of one that ran beside others with one.
     measured = timing if timing is not None and timing.effective is not None else parity
     judged = parity if parity is not None and parity.effective is not None else timing
     effective = judged.effective if judged else None
-    curve = timing.curve if timing else ()
+    surveyed = [
+        CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls)
+        for p in (timing.curve if timing else ())
+    ]
+    curve = (*surveyed, *_swept(sweeps))
     errors = [o.error for o in seen.values() if o.error is not None]
     peaks = [o.peak_rss_bytes for o in seen.values() if o.peak_rss_bytes is not None and o.job.purpose is not Purpose.BUILD]
     return CellLine(
@@ -128,12 +140,30 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation]) -> Cell
         peak_rss_bytes=max(peaks, default=None),
         # Not the parity job's calls: of these the reference is asked for more than its users ask.
         predict_s=next((point.predict_s for point in curve if point.batch == 1), ()),
-        curve=tuple(CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls) for p in curve),
+        curve=curve,
         isolation=parity.isolation if parity else {},
         notes=tuple(dict.fromkeys(note for o in seen.values() for note in o.notes)),
         declined=planned.unmet,
         error=ErrorEntry(kind="broken", stage="import", message=planned.broken) if planned.broken else _error(errors),
     )
+
+
+def _swept(sweeps: Sequence[Observation]) -> Iterator[CurvePoint]:
+    """The curve over processes: of those that were fit at each batch size."""
+    points = [point for seen in sweeps if seen.sweep is not None for point in seen.sweep.points]
+    kinds = {point.batch: point.kind for point in points}
+    for batch in sorted(kinds):
+        fit = tuple(fit_figures_s(sweeps, batch).values())
+        if fit:
+            found = figure_interval(fit)
+            yield CurvePoint(
+                batch=batch,
+                batching=kinds[batch],
+                predict_s=fit,
+                warmup_calls=sum(point.warmup * point.calls for point in points if point.batch == batch),
+                unit="process",
+                interval_s=(found.low, found.high) if found.count >= levels.FEWEST_PROCESSES else None,
+            )
 
 
 def not_run(job: Job, planned: PlannedCell) -> Observation:
@@ -204,6 +234,8 @@ def _plain_options(plan: Plan) -> dict[str, Any]:
         "adapter": tuple(Path(target).name for target in options.adapter),
         "require": options.require,
         "scope": options.scope,
+        "only": options.only,
+        "budget_s": options.budget if options.measured else None,
     }
 
 

@@ -25,6 +25,7 @@ from harness.fixtures.models import DEFAULT_MODELS, QUICK_MODELS
 from harness.journal import RunWriter
 from harness.options import Options
 from harness.plan import DEVICES, PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
+from harness.rounds import sweep_jobs
 from harness.stages.bisect import conclusion
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
 
@@ -36,7 +37,10 @@ _OF_THE_MACHINE = ("timeout", "memory", "killed")
 BEFORE_THE_STAGES = frozenset({"build", "save", "load", "upload"})
 """Where a divergence may begin that no stage shows, in the words of a waiver."""
 
-_WIDER = "Masks are asked of mask models, parity not of the reference, timings not of a quick run; --dry-run shows the cells."
+_WIDER = (
+    "Masks are asked of mask models, parity not of the reference, timings not of a quick run, what is measured with --only "
+    "throughput; --dry-run shows the cells."
+)
 
 
 class Plan:
@@ -64,13 +68,21 @@ class Plan:
         for name in options.check:
             if name not in CHECKS:
                 raise UnknownName("check", name, CHECKS)
-        request = Request(options.model, self._backends(), options.variant, options.device, options.scope, tuple(self.as_typed))
+        request = Request(
+            models=options.model,
+            backends=self._backends(),
+            variants=options.variant,
+            devices=options.device,
+            scope=options.scope,
+            files=tuple(self.as_typed),
+            measured=options.measured,
+        )
         origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
-        of_scope = {"default": DEFAULT_MODELS, "quick": QUICK_MODELS}
+        of_scope = {"default": QUICK_MODELS if options.only == ("throughput",) else DEFAULT_MODELS, "quick": QUICK_MODELS}
         self.cells = plan_cells(request, self.models, of_scope, self.adapters, origins, self.devices, cache(_state))
         for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
             weights_file(spec.weights)
-        asked = options.check or tuple(CHECKS)
+        asked = [check for check in _checks_of(options.only) if check in (options.check or CHECKS)]
         self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c) if check.id in asked)
         if not self.keys:
             raise UsageError(f"nothing to check: no cell of this run is asked for {', '.join(options.check)}", _WIDER)
@@ -123,6 +135,7 @@ class LiveRun:
             many=plan.many,
             limits=Limits(options.job_seconds, int(options.job_memory * 2**30)),
             lanes=options.lanes or environment.usable_cores(),
+            budget_s=options.budget,
         )
         self._executor = Executor(setting, plan.cells, self.jobs, plan.artifacts(), self._progress)
         try:
@@ -255,7 +268,12 @@ class LiveRun:
             truth=truth,
             sample=self.plan.deck.sample,
             segments=segments,
+            sweeps=self._sweeps(cell) if Purpose.SWEEP in check.needs and planned.runs else (),
+            reference_sweeps=self._sweeps(reference) if Purpose.SWEEP in check.reference and planned.runs else (),
         )
+
+    def _sweeps(self, cell: Cell) -> tuple[Observation, ...]:
+        return tuple(seen for one in sweep_jobs(cell) if (seen := self._observation(one)) is not None)
 
     def _observed(self, cell: Cell, purposes: Iterable[Purpose], planned: PlannedCell) -> dict[Purpose, Observation]:
         if not planned.runs:
@@ -271,7 +289,8 @@ class LiveRun:
     def _cell_line(self, planned: PlannedCell) -> CellLine:
         jobs: dict[Purpose, Job] = {p: job(planned.cell, p) for p in Purpose if p is not Purpose.FLOOR}
         seen = {purpose: found for purpose, one in jobs.items() if (found := self._observations.get(one)) is not None}
-        return heading.cell_line(planned, seen)
+        swept = [found for one in sweep_jobs(planned.cell) if (found := self._observations.get(one)) is not None]
+        return heading.cell_line(planned, seen, swept)
 
     def _answers(self) -> dict[Cell, tuple[Observation, Observation]]:
         """The parity observations of each cell and of its reference, where both answered."""
@@ -289,7 +308,14 @@ class LiveRun:
         words += ["--backend", cell.backend]
         words += ["--adapter", self.plan.as_typed[cell.backend]] if cell.backend in self.plan.as_typed else []
         words += ["--quick"] if options.quick else []
+        words += ["--only", "throughput"] if check.at == "swept" else []
         return shlex.join([*words, "--check", check.id])
+
+
+def _checks_of(suites: Sequence[str]) -> tuple[str, ...]:
+    """Every check of these suites, all where none is named; always whether a cell opens. The reference's own go with parity."""
+    wanted = {*suites, *(["reference"] if "parity" in suites else [])}
+    return tuple(check.id for check in CHECKS.values() if not suites or check.suite in wanted or check.id == "contract.opens")
 
 
 def _is_of_answers(check: Check, planned: PlannedCell, precision: str | None) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import UsageError
+from harness.errors import UnknownName, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ OPTIONS = (
     Option("require", "list", "Fail unless this backend, model or device was checked.", "NAME"),
     Option("quick", "flag", "One model a family, a small deck, no timing."),
     Option("full", "flag", "Every variant of every model."),
+    Option(
+        "only", "list", "A suite to judge: contract, fidelity, parity, serving, or throughput, measured. Default: all.", "SUITE"
+    ),
+    Option("budget", "one", "Seconds that --only throughput measures for. Default: 420.", "S"),
     Option("out", "one", "The run's folder. Default: harness-out/<date and time>.", "DIR"),
     Option("cache", "one", "Where built artifacts are kept. Default: the user's cache folder.", "DIR"),
     Option("job-seconds", "one", "Time limit of one job, in seconds. Default: 300.", "S"),
@@ -43,6 +47,10 @@ OPTIONS = (
     Option("waivers", "one", "A folder of your own waivers, beside the shipped ones: docs/waivers.md.", "DIR"),
     Option("strict-waivers", "flag", "A waived check that passes is a failure."),
 )
+
+
+SUITES = ("contract", "fidelity", "parity", "serving", "throughput")
+"""What ``--only`` knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class Options:
     require: tuple[str, ...] = ()
     quick: bool = False
     full: bool = False
+    only: tuple[str, ...] = ()
+    budget: float = 420.0
     out: Path | None = None
     cache: Path | None = None
     job_seconds: float = 300.0
@@ -76,13 +86,29 @@ class Options:
         for name in ("out", "cache", "waivers"):
             if name in given:
                 given[name] = Path(given[name]).expanduser().absolute()
-        for name, kind in (("job_seconds", float), ("job_memory", float), ("lanes", int)):
+        for name, kind in (("job_seconds", float), ("job_memory", float), ("lanes", int), ("budget", float)):
             if name in given:
                 given[name] = _positive(name, given[name], kind)
         options = cls(**given)
-        if options.quick and options.full:
-            raise UsageError("--quick and --full exclude each other", "Give one of them.")
+        options._agree(budgeted="budget" in given)
         return options
+
+    def _agree(self, *, budgeted: bool) -> None:
+        """Options that mean something together. Raises `UsageError` and `UnknownName`."""
+        if self.quick and self.full:
+            raise UsageError("--quick and --full exclude each other", "Give one of them.")
+        for suite in self.only:
+            if suite not in SUITES:
+                raise UnknownName("suite", suite, SUITES)
+        if budgeted and not self.measured:
+            raise UsageError("--budget is what --only throughput spends", "Add --only throughput.")
+        if self.quick and self.measured:
+            raise UsageError("--quick measures nothing", "Leave it out; --budget says how long --only throughput takes.")
+
+    @property
+    def measured(self) -> bool:
+        """Whether throughput is measured, in many processes, instead of surveyed in one."""
+        return "throughput" in self.only
 
     @property
     def scope(self) -> str:
@@ -110,6 +136,8 @@ def _positive(name: str, value: Any, kind: type[float | int]) -> float:
         number = kind(0)
     if not number > 0:
         option = f"--{name.replace('_', '-')}"
-        wanted, example = ("whole number", "2") if kind is int else ("number", "300" if name == "job_seconds" else "6")
+        wanted, example = (
+            ("whole number", "2") if kind is int else ("number", {"job_seconds": "300", "budget": "420"}.get(name, "6"))
+        )
         raise UsageError(f"{option} {value!r} is no {wanted} above 0", f"Example: {option} {example}")
     return number

@@ -35,7 +35,8 @@ class Order:
     ``adapter`` is a name of the registry or ``file.py:NAME``. ``artifact`` is the folder to build into, or the moved copy to
     open. ``source`` is the folder of the source checkpoint (`Family.materialise`), which a fidelity job finds empty.
     ``pictures`` is the file of the deck's `Pixels` by id (npz), ``images`` the ids to answer, in order, ``sample`` the id to trace
-    with. ``import_paths`` are put before `sys.path`.
+    with. ``measure_s`` is what a sweep may take, ``memory_bytes`` what its whole process tree may. ``import_paths`` are put before
+    `sys.path`.
     """
 
     job: Job
@@ -51,6 +52,8 @@ class Order:
     scratch: str
     shared: str
     seed: int
+    measure_s: float = 0.0
+    memory_bytes: int = 0
     import_paths: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -177,7 +180,7 @@ def opened(order: Order, artifact: Path) -> Iterator[Detector]:
     """The artifact, opened as the order says."""
     from harness import sessions
 
-    margins = order.job.purpose not in (Purpose.TIMING, Purpose.PRECISION)
+    margins = order.job.purpose not in (Purpose.TIMING, Purpose.SWEEP, Purpose.PRECISION)
     options: Mapping[str, Any] = {**order.variant.open, "threads": order.job.load.threads, "margins": margins}
     with sessions.opened(adapter_of(order), artifact, dataclasses.replace(order.variant, open=options), order) as detector:
         gc.enable()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks import CHECKS, Check
 from harness.errors import UnknownName, UsageError
+from harness.rounds import in_rounds, sweep_jobs
 from harness.types import Cell, Job, Load, ModelSpec, Purpose, Variant
 
 if TYPE_CHECKING:
@@ -16,29 +17,22 @@ if TYPE_CHECKING:
 
 REFERENCE = ("torch_eager", "fp32")
 DEVICES = ("cpu", "cuda")
+TIMED = (Purpose.TIMING, Purpose.SWEEP)
+"""Jobs that run alone, after everything else."""
+
 ALL_MODELS = "all"
 """In place of a model's name: every model, each as in a default run."""
 
 FLOORS = (Load(threads=2, batch=1), Load(threads=1, batch=4))
 """The reference again: another thread count, equal-size batches. Their distance from the reference is the noise floor F."""
 
-_COSTS_S = {
-    Purpose.BUILD: 6.0,
-    Purpose.PARITY: 3.0,
-    Purpose.FIDELITY: 6.0,
-    Purpose.BEHAVIOUR: 2.5,
-    Purpose.PRECISION: 8.0,
-    Purpose.SERVING: 8.0,
-    Purpose.FLOOR: 2.5,
-    Purpose.TIMING: 6.0,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the user asked for. Empty tuples mean all, of models those of the ``scope``, which is default, quick or full.
 
-    ``models`` may hold `ALL_MODELS`; ``files`` are backends given as files.
+    ``models`` may hold `ALL_MODELS`; ``files`` are backends given as files; ``measured`` says that throughput is measured instead
+    of surveyed.
     """
 
     models: tuple[str, ...] = ()
@@ -47,6 +41,7 @@ class Request:
     devices: tuple[str, ...] = ()
     scope: str = "default"
     files: tuple[str, ...] = ()
+    measured: bool = False
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -60,7 +55,7 @@ class PlannedCell:
 
     ``unmet`` says why it cannot run (a library is not installed, the backend declines); ``broken`` is the cause where a library
     is installed but does not work: such cells are errored, not declined. ``timed`` says whether its batch curve is surveyed,
-    ``served`` whether its sessions take requests (`harness.adapters.ServedSession`).
+    ``swept`` whether it is measured, ``served`` whether its sessions take requests (`harness.adapters.ServedSession`).
     """
 
     cell: Cell
@@ -70,6 +65,7 @@ class PlannedCell:
     unmet: str | None = None
     broken: str | None = None
     timed: bool = True
+    swept: bool = False
     served: bool = False
 
     @property
@@ -126,7 +122,8 @@ def plan_cells(
     cells = [
         dataclasses.replace(
             _planned(models[model], adapters[backend], origins[backend], variant, device, devices, state_of),
-            timed=request.scope == "full" or (model in close and variant.mends is None),
+            timed=not request.measured and (request.scope == "full" or (model in close and variant.mends is None)),
+            swept=request.measured,
         )
         for model in chosen_models
         for device in _with_reference_device(chosen_devices)
@@ -225,17 +222,24 @@ def checks_for(cell: PlannedCell) -> tuple[Check, ...]:
 def _applies(check: Check, cell: PlannedCell) -> bool:
     if check.id == "contract.opens" or not cell.runs:
         return check.id == "contract.opens"
-    if (check.suite == "throughput" and not cell.timed) or (check.suite == "serving" and not cell.served):
-        return False
-    is_origin = cell.is_reference and cell.cell.device == "cpu"
+    if check.suite == "throughput":
+        return _is_timed(check, cell)
+    if check.suite == "serving":
+        return cell.served
     if check.at == "lower":
         return cell.variant.precision != "fp32"
-    if check.suite == "reference":
-        return is_origin
-    if check.suite == "parity":
-        return not is_origin and check.output in {"", *cell.spec.outputs}
+    is_origin = cell.is_reference and cell.cell.device == "cpu"
+    if check.suite in ("reference", "parity"):
+        return check.output in {"", *cell.spec.outputs} and is_origin == (check.suite == "reference")
     # The reference's own mixed batch is what the others are judged by.
     return not (is_origin and check.id == "contract.mixed_sizes")
+
+
+def _is_timed(check: Check, cell: PlannedCell) -> bool:
+    """The survey, or what is measured: the reference is not compared with itself."""
+    if check.at != "swept":
+        return cell.timed
+    return cell.swept and not (cell.is_reference and Purpose.SWEEP in check.reference)
 
 
 def reference_of(cell: Cell) -> Cell:
@@ -251,27 +255,33 @@ def jobs_for(cells: Iterable[PlannedCell], keys: Iterable[tuple[str, Cell]]) -> 
     for check_id, cell in keys:
         if by_cell[cell].runs:
             jobs.update(dict.fromkeys(_needed(CHECKS[check_id], cell)))
-    return tuple(sorted(jobs, key=lambda job: _order(job, list(by_cell))))
+    places = list(by_cell)
+    others = sorted((one for one in jobs if one.purpose is not Purpose.SWEEP), key=lambda one: _order(one, places))
+    sweeps = sorted((one for one in jobs if one.purpose is Purpose.SWEEP), key=lambda one: _order(one, places))
+    return (*others, *in_rounds(sweeps))
 
 
 def _needed(check: Check, cell: Cell) -> Iterator[Job]:
     for purpose in check.needs:
-        yield job(cell, purpose)
+        yield from _all_of(cell, purpose)
     reference = reference_of(cell)
     for purpose in check.reference:
-        if purpose is Purpose.FLOOR:
-            yield from floor_jobs(reference)
-        else:
-            yield job(reference, purpose)
+        yield from _all_of(reference, purpose)
     for wanted in ((cell,) if check.needs else ()) + ((reference,) if check.reference else ()):
         yield job(wanted, Purpose.BUILD)
 
 
+def _all_of(cell: Cell, purpose: Purpose) -> tuple[Job, ...]:
+    """Of most purposes one job; the floor has its loads, a sweep its repeats."""
+    many = {Purpose.FLOOR: floor_jobs, Purpose.SWEEP: sweep_jobs}.get(purpose)
+    return many(cell) if many is not None else (job(cell, purpose),)
+
+
 def job(cell: Cell, purpose: Purpose) -> Job:
-    """The one job of this purpose: timing with all threads, everything else with one."""
+    """The one job of this purpose, or the first: timed ones with all threads, everything else with one."""
     if purpose is Purpose.BUILD:
         return Job(dataclasses.replace(cell, device="cpu"), purpose)
-    return Job(cell, purpose, Load(threads=0 if purpose is Purpose.TIMING else 1))
+    return Job(cell, purpose, Load(threads=0 if purpose in TIMED else 1))
 
 
 def floor_jobs(reference: Cell) -> tuple[Job, ...]:
@@ -287,11 +297,3 @@ def _order(job: Job, cells: Sequence[Cell]) -> tuple[int, int, int]:
 
 def _lane(cell: Cell) -> tuple[str, str, str]:
     return cell.model, cell.backend, cell.variant
-
-
-def estimated_minutes(jobs: Iterable[Job], cached: Iterable[Job], lanes: int) -> float:
-    """A rough figure from what jobs cost on 2 quiet cores; timing jobs run alone, builds already cached cost nothing."""
-    skip = set(cached)
-    shared = sum(_COSTS_S[j.purpose] for j in jobs if j.purpose is not Purpose.TIMING and j not in skip)
-    alone = sum(_COSTS_S[j.purpose] for j in jobs if j.purpose is Purpose.TIMING)
-    return (shared / lanes + alone) / 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -72,6 +73,20 @@ class Detector:
         if not isinstance(self.session, MixedSession):
             raise Unavailable(f"Images of unequal sizes never go into one call; several images are run as {self.batching}.")
         return self.session.predict_mixed(images)
+
+    def parts(self, image: Pixels) -> dict[str, float]:
+        """Seconds of each part of a call with one picture: of a graph, what is before it, itself and what is behind it."""
+        began = time.perf_counter()
+        if self._graph is None or self._processor is None:
+            self.predict([image])
+            return {"predict": time.perf_counter() - began}
+        tensors = self._processor.prepare(image)
+        prepared = time.perf_counter()
+        outputs = self._graph.run(tensors)
+        self.synchronise()
+        inferred = time.perf_counter()
+        self._processor.finish(outputs, image)
+        return {"prepare": prepared - began, "infer": inferred - prepared, "finish": time.perf_counter() - inferred}
 
     def synchronise(self) -> None:
         """Wait for the device, so that a clock read afterwards means what it says."""

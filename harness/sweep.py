@@ -5,6 +5,7 @@ The timed loop keeps the answers that it times, so that the fast path is what is
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from harness import levels
-from harness.checks.differences import unequal
+from harness.digests import answer_sha256
 from harness.errors import told
 from harness.sampler import Clock, Samples, sample
 from harness.types import Sweep, SweepPoint
@@ -41,14 +42,15 @@ Predict = Callable[[Sequence["Pixels"]], "list[Detections]"]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a sweep may take: seconds a point, batch sizes to the largest, and ``room``, which says why there is none for more.
+    """What a sweep may take: seconds for all its points, batch sizes to the largest, and ``room``, which says why there is none.
 
-    ``room`` is asked before each larger batch, with its factor over the one before.
+    ``room`` is asked before each larger batch. ``audited`` says whether one picture is asked again and again besides.
     """
 
-    point_s: float
+    seconds: float
     largest: int = LARGEST_BATCH
     room: Callable[[int], str] = lambda _: ""
+    audited: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,9 @@ def sweep(
     points: list[SweepPoint] = []
     answers: dict[str, Detections] = {}
     best, in_vain, batch = 0.0, 0, 1
-    while batch <= bounds.largest and in_vain < IN_VAIN:
-        point, found = _point(predict, pictures, batch, kind, bounds, watch)
+    begun = watch.clock()
+    while batch <= bounds.largest and in_vain < IN_VAIN and (left_s := bounds.seconds - (watch.clock() - begun)) > 0:
+        point, found = _point(predict, pictures, batch, kind, dataclasses.replace(bounds, seconds=left_s), watch)
         points.append(point)
         answers |= found
         if point.stopped:
@@ -113,7 +116,7 @@ def sweep(
         in_vain = 0 if rate > best * (1 + PAYS) else in_vain + 1
         best = max(best, rate)
         batch *= 2
-    apart_s, again_s = _audit(predict, pictures, watch)
+    apart_s, again_s = _audit(predict, pictures, watch) if bounds.audited else ((), ())
     return Sweep(tuple(points), apart_s, again_s), answers
 
 
@@ -141,9 +144,9 @@ def _point(
         at = index % len(batches)
         kept.take(batches[at], predict(given[at]))
 
-    full, samples = bounds.room(2) if batch > 1 else "", Samples(0.0, (), 1, 0, False, 0.0)
+    full, samples = bounds.room(batch) if batch > 1 else "", Samples(0.0, (), 1, 0, False, 0.0)
     try:
-        samples = samples if full else sample(call, bounds.point_s, watch.device, watch.synchronise, watch.clock)
+        samples = samples if full else sample(call, bounds.seconds, watch.device, watch.synchronise, watch.clock)
     except Exception as error:
         if not is_out_of_memory(error) or batch == 1:
             raise
@@ -166,15 +169,13 @@ def _point(
 
 def _different(kept: _Kept, batch: int) -> dict[str, Detections]:
     """By name, each picture's first answer and every one that is not bit for bit one of those before it."""
-    found: dict[str, list[Detections]] = {}
+    found: dict[str, dict[str, Detections]] = {}
     for names, answers in (*kept.calls, *([kept.last] if kept.last else [])):
         if len(answers) != len(names):
             raise ValueError(f"predict answered {len(answers)} times for {len(names)} images")
         for name, answer in zip(names, answers, strict=True):
-            others = found.setdefault(name, [])
-            if all(unequal(other, answer) for other in others):
-                others.append(answer)
-    return {answer_name(batch, name, n): answer for name, others in found.items() for n, answer in enumerate(others)}
+            found.setdefault(name, {}).setdefault(answer_sha256(answer), answer)
+    return {answer_name(batch, name, n): answer for name, others in found.items() for n, answer in enumerate(others.values())}
 
 
 def _audit(predict: Predict, pictures: Mapping[str, Pixels], watch: Watch) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -149,6 +149,22 @@ def _timing(order: Order, stage: Stage) -> Observation:
         return Observation(order.job, effective=detector.effective, open_s=open_s, curve=curve)
 
 
+def _sweep(order: Order, stage: Stage) -> Observation:
+    """Cold figures of the first process, of all of them the curve; the audit of as many as a verdict needs."""
+    from harness import timed
+
+    stage.enter("import")
+    cold = {"import": timed.imported_s(adapter_of(order))} if order.job.repeat == 0 else {}
+    prepare_runtime(order)
+    stage.enter("open")
+    began = time.monotonic()
+    with opened(order, Path(order.artifact)) as detector:
+        open_s = time.monotonic() - began
+        swept, answers = timed.measured(detector, dict(pixels_of(order)), order, stage.enter)
+        swept = dataclasses.replace(swept, cold={**cold, **swept.cold})
+        return Observation(order.job, answers=answers, effective=detector.effective, open_s=open_s, sweep=swept)
+
+
 def _stages(order: Order, stage: Stage) -> Observation:
     from harness.stages.bisect import Candidate, stage_reports
 
@@ -195,6 +211,7 @@ _JOBS = {
     Purpose.SERVING: _serving,
     Purpose.FLOOR: _answers,
     Purpose.TIMING: _timing,
+    Purpose.SWEEP: _sweep,
     Purpose.STAGES: _stages,
     Purpose.OPERATORS: _stages,
 }

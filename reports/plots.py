@@ -53,12 +53,16 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Plots:
-    """All figures of a page; ``legend`` pairs each series' name with its swatch; ``undrawn`` models have theirs in tables only."""
+    """All figures of a page; ``legend`` pairs each series' name with its swatch; ``undrawn`` models have theirs in tables only.
+
+    ``measured`` says whether what is drawn are processes, with their intervals, not the calls of one.
+    """
 
     legend: tuple[tuple[str, Markup], ...]
     latency: tuple[Plot, ...]
     curves: tuple[Plot, ...]
     undrawn: int
+    measured: bool
 
 
 def plots(run: Run) -> Plots:
@@ -73,7 +77,11 @@ def plots(run: Run) -> Plots:
     kinds = [(model, lines, kind) for model, lines in drawn for kind in _kinds(lines)]
     curves = [_curve(f"curve{n}", model, lines, kind, series) for n, (model, lines, kind) in enumerate(kinds)]
     legend = tuple((s.name, _swatch(s)) for s in series.values()) if curves else ()
-    return Plots(legend, tuple(plot for plot in latency if plot), tuple(curves), len(models) - len(drawn))
+    return Plots(legend, tuple(plot for plot in latency if plot), tuple(curves), len(models) - len(drawn), _measured(run.cells))
+
+
+def _measured(lines: Iterable[CellLine]) -> bool:
+    return any(point.unit == "process" for line in lines for point in line.curve)
 
 
 def _name(line: CellLine) -> str:
@@ -128,7 +136,8 @@ def _latency(key: str, model: str, lines: Sequence[CellLine], series: dict[str, 
     spoken = "; ".join(f"{one.name} {duration(median(calls) / 1e3)}" for one, calls in timed)
     counts = sorted({len(calls) for _, calls in timed})
     shown = " to ".join(figure(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    return Plot(model, f"{shown} calls a backend, ms", f"Median latency of one image: {spoken}.", panel.svg(key))
+    unit = "processes" if _measured(lines) else "calls"
+    return Plot(model, f"{shown} {unit} a backend, ms", f"Median latency of one image: {spoken}.", panel.svg(key))
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -143,15 +152,17 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: dict[str, Series]) -> Plot:
-    """Images a second over the images in a call: the median as a line, slowest to fastest call as a bar.
+    """Images a second over the images in a call: the median as a line, slowest to fastest call, or the interval, as a bar.
 
     A single size that was not batched this way at all (one image is no batch) is a hollow mark that no line touches.
     """
     drawn = [(series[_name(line)], rates, _alone(line.curve, kind)) for line in lines if (rates := _rates(line.curve, kind))]
+    reach = {_name(line): _intervals(line.curve) for line in lines}
     panel = Panel(WIDTH, CURVE_HEIGHT)
     every = [point for _, *both in drawn for rates in both for point in rates.items()]
     batches = sorted({batch for batch, _ in every}) or [1]
-    top = max((max(rates) for _, rates in every), default=1.0) * 1.04
+    highest = [high for ends in reach.values() for _, high in ends.values()]
+    top = max((*(max(rates) for _, rates in every), *highest), default=1.0) * 1.04
     span = math.log(batches[-1] / batches[0]) or 1.0
 
     def x(batch: int) -> float:
@@ -162,7 +173,8 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
 
     _frame(panel, [(x(batch), batch) for batch in batches], [(y(tick), tick) for tick in _even_ticks(top)])
     for one, rates, alone in drawn:
-        spread = [(x(b), y(min(m)), x(b), y(max(m))) for b, m in (*rates.items(), *alone.items())]
+        ends = [(b, *reach[one.name].get(b, (min(m), max(m)))) for b, m in (*rates.items(), *alone.items())]
+        spread = [(x(b), y(low), x(b), y(high)) for b, low, high in ends]
         panel.segments(spread, color=one.colour, lw=1.2, alpha=0.4)
         middles = [y(median(measured)) for measured in rates.values()]
         panel.line([x(b) for b in rates], middles, lw=1.6, marker=one.marker, ms=5.5, mew=0, color=one.colour)
@@ -196,6 +208,11 @@ def _rates(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:
         if measured:
             rates[point.batch] = measured
     return rates
+
+
+def _intervals(curve: Iterable[CurvePoint]) -> dict[int, tuple[float, float]]:
+    """Images a second, low and high, of the interval over processes, by batch, where there is one."""
+    return {p.batch: (p.batch / p.interval_s[1], p.batch / p.interval_s[0]) for p in curve if p.interval_s is not None}
 
 
 def _even_ticks(top: float) -> list[float]:

@@ -22,7 +22,8 @@ class Evidence:
     ``observed`` and ``reference`` hold one observation a purpose (the reference is ``torch_eager`` on the same model and device);
     ``floors`` the reference's own repeats under other thread counts and batches; ``images`` the deck of this check, in order;
     ``sample`` is the id of the picture that was used for export; ``truth`` gives what those images show, in COCO form, image ids
-    from 1 in their order; ``segments`` their panoptic segments by image id, empty where the deck does not say.
+    from 1 in their order; ``segments`` their panoptic segments by image id, empty where the deck does not say; ``sweeps`` and
+    ``reference_sweeps`` every timed process of the cell and of its reference, by repeat, where the check is about these.
     """
 
     cell: Cell
@@ -35,6 +36,8 @@ class Evidence:
     truth: Callable[[], Mapping[str, Json]]
     sample: str = ""
     segments: Callable[[], Mapping[str, Panoptic]] = dict
+    sweeps: tuple[Observation, ...] = ()
+    reference_sweeps: tuple[Observation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Check:
     ``handles`` are those of its own jobs whose error this check judges itself; ``spares`` those without which it can still judge
     the rest (another check tells their error); for any other error it is declined. ``output`` is what of a model's outputs it is
     about (`ModelSpec.outputs`): only models that give it are asked; empty: all. ``at`` "lower" is a check of variants that ask for
-    less than fp32, or leave the precision to the runtime.
+    less than fp32, or leave the precision to the runtime, "swept" one of throughput that is measured, not surveyed.
     """
 
     id: str
@@ -67,7 +70,7 @@ class Check:
     handles: frozenset[Purpose] = frozenset()
     spares: frozenset[Purpose] = frozenset()
     output: str = ""
-    at: Literal["any", "lower"] = "any"
+    at: Literal["any", "lower", "swept"] = "any"
 
     @property
     def suite(self) -> str:
@@ -81,6 +84,7 @@ from harness.checks import (  # noqa: E402
     contract,
     fidelity,
     kept,
+    measured,
     outputs,
     parity,
     pictures,
@@ -91,7 +95,7 @@ from harness.checks import (  # noqa: E402
 )
 from harness.checks.rules import judge  # noqa: E402
 
-_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, kept, serving, throughput)
+_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, kept, serving, throughput, measured)
 CHECKS: Mapping[str, Check] = MappingProxyType({check.id: check for module in _MODULES for check in module.CHECKS})
 """Every check by id, in the order of the page."""
 

@@ -14,6 +14,7 @@ _TOLD_BY = {
     Purpose.PRECISION: "parity.kept",
     Purpose.SERVING: "serving.wire",
     Purpose.TIMING: "throughput.batch_curve",
+    Purpose.SWEEP: "throughput.measured",
 }
 """Where the error of a job is told; all others in ``contract.opens``."""
 

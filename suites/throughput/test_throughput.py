@@ -1,4 +1,4 @@
-"""How fast each backend answers one image, and batches of 2, 4 and 8: a survey, not gated."""
+"""How fast each backend answers: a survey of batches of 1 to 8, or with `--only throughput` measured in many processes."""
 
 from __future__ import annotations
 
@@ -13,4 +13,28 @@ if TYPE_CHECKING:
 @pytest.mark.check("throughput.batch_curve")
 @pytest.mark.covers("M19")
 def test_batch_curve(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("throughput.measured")
+@pytest.mark.covers("M19")
+def test_measured(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("throughput.ratio")
+@pytest.mark.covers("M19")
+def test_ratio_to_the_reference(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("throughput.answers")
+@pytest.mark.covers("M19")
+def test_the_fast_path_is_the_checked_path(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("throughput.caching")
+@pytest.mark.covers("M19")
+def test_a_picture_once_more_is_looked_at_once_more(verdict: Verdict) -> None:
     verdict.demand()

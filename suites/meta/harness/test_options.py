@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.options import OPTIONS, Options
 
 NAMES = st.lists(st.text("abc_[]@/.", min_size=1, max_size=8), max_size=3).map(tuple)
@@ -62,3 +62,26 @@ def test_lanes_are_whole(value: str) -> None:
 def test_quick_and_full_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="exclude"):
         Options.of({"quick": True, "full": True})
+
+
+def test_only_names_suites_and_throughput_then_is_measured() -> None:
+    assert Options.of({"only": ["throughput"], "budget": "90"}).measured
+    assert Options.of({"only": ["throughput"], "budget": "90"}).arguments() == ["--only", "throughput", "--budget", "90.0"]
+    assert not Options.of({"only": ["parity", "contract"]}).measured
+    assert Options().budget == 420
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"only": ["throughputs"]}, "throughputs.*Did you mean 'throughput'"),
+        ({"budget": "90"}, "--budget is what --only throughput spends\n  Add --only throughput."),
+        ({"only": ["parity"], "budget": "90"}, "--budget is what"),
+        ({"only": ["throughput"], "quick": True}, "--quick measures nothing"),
+        ({"only": ["throughput"], "budget": "0"}, "--budget '0' is no number above 0\n  Example: --budget 420"),
+    ],
+    ids=str,
+)
+def test_options_that_mean_nothing_together_are_refused(raw: dict[str, object], words: str) -> None:
+    with pytest.raises(HarnessError, match=f"(?s){words}"):
+        Options.of(raw)

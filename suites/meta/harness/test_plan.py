@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from harness import levels
 from harness.checks import CHECKS
 from harness.errors import UnknownName, UsageError
+from harness.estimate import estimated_minutes
 from harness.plan import (
     FLOORS,
     REFERENCE,
@@ -16,7 +18,6 @@ from harness.plan import (
     Request,
     State,
     checks_for,
-    estimated_minutes,
     job,
     jobs_for,
     plan_cells,
@@ -278,6 +279,38 @@ def test_one_kept_check_needs_only_its_own_jobs() -> None:
     cells = planned(Request(models=("one",), backends=("runtime",)))
     jobs = jobs_for(cells, [("throughput.batch_curve", cells[1].cell)])
     assert {j.purpose for j in jobs if j.cell == cells[1].cell} == {Purpose.BUILD, Purpose.PARITY, Purpose.TIMING}
+
+
+SWEPT = {"throughput.measured", "throughput.ratio", "throughput.answers", "throughput.caching"}
+
+
+def test_measured_throughput_takes_the_place_of_the_survey_in_every_cell() -> None:
+    cells = planned(Request(models=("one",), backends=("runtime",), measured=True))
+    asked = {str(c.cell): {check.id for check in checks_for(c) if check.suite == "throughput"} for c in cells}
+    assert asked == {
+        "one/torch_eager[fp32]@cpu": SWEPT - {"throughput.ratio"},
+        "one/runtime[base]@cpu": SWEPT,
+        "one/runtime[fixed]@cpu": SWEPT,
+    }
+    surveyed = [check.id for c in planned(Request(models=("one",))) for check in checks_for(c)]
+    assert not SWEPT & set(surveyed)
+
+
+def test_timed_processes_come_last_in_rounds_with_those_of_the_reference() -> None:
+    cells = planned(Request(models=("one",), backends=("runtime",), variants=("base",), measured=True))
+    jobs = jobs_for(cells, [("throughput.ratio", cells[1].cell), ("throughput.measured", cells[1].cell)])
+    sweeps = [j for j in jobs if j.purpose is Purpose.SWEEP]
+    assert [(j.cell.backend, j.repeat) for j in sweeps[:4]] == [
+        ("torch_eager", 0),
+        ("runtime", 0),
+        ("runtime", 1),
+        ("torch_eager", 1),
+    ]
+    assert len(sweeps) == 2 * levels.MOST_PROCESSES
+    assert all(j.load.threads == 0 for j in sweeps)
+    assert list(jobs[-len(sweeps) :]) == sweeps
+    assert estimated_minutes(jobs, (), 2, 300.0) - estimated_minutes(jobs, (), 2) == pytest.approx(5)
+    assert estimated_minutes([j for j in jobs if j.purpose is Purpose.BUILD], (), 2, 300.0) < 5
 
 
 def test_every_check_needs_something() -> None:

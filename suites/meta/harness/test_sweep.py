@@ -72,7 +72,7 @@ def test_out_of_memory_is_a_result(error: Exception) -> None:
 
 
 def test_what_does_not_fit_is_not_tried() -> None:
-    found, _ = Made(lambda _: 0.01).swept(Bounds(60.0, room=lambda factor: "it would need 7 GiB of 6" if factor == 2 else ""))
+    found, _ = Made(lambda _: 0.01).swept(Bounds(60.0, room=lambda batch: "it would need 7 GiB of 6" if batch == 2 else ""))
     assert [(point.batch, point.stopped) for point in found.points] == [(1, ""), (2, "it would need 7 GiB of 6")]
 
 
@@ -85,6 +85,15 @@ def test_what_fails_with_one_image_or_otherwise_is_raised(error: Exception) -> N
 
     with pytest.raises(type(error), match=str(error)):
         Made(call_s).swept()
+
+
+def test_a_sweep_ends_with_its_time() -> None:
+    """The last point has what was left, and says that it is not steady."""
+    made = Made(lambda batch: 0.05 + 0.01 * batch)
+    found, _ = made.swept(Bounds(5.0))
+    assert [(point.batch, point.steady) for point in found.points] == [(1, True), (2, True), (4, False)]
+    assert sum(point.spent_s for point in found.points) < 5.0 + 0.2
+    assert not made.swept(Bounds(4.0, audited=False))[0].again_s
 
 
 def test_pictures_go_in_turn_and_stand_at_every_place_of_a_batch() -> None:

@@ -11,7 +11,7 @@ import pytest
 from harness.checks import CHECKS, Check, Evidence, Judgement, judge
 from harness.checks.rules import _TOLD_BY, broke
 from harness.detections import Detections, Panoptic
-from harness.levels import KEPT_OBJECTS
+from harness.levels import FEWEST_PROCESSES, KEPT_OBJECTS
 from harness.suites.meta.harness.answers import (
     CAP,
     CELL,
@@ -31,6 +31,8 @@ from harness.suites.meta.harness.answers import (
     with_everything,
 )
 from harness.suites.meta.harness.behaviours import behaved
+from harness.suites.meta.harness.timings import point, process
+from harness.sweep import answer_name
 from harness.types import JobError, Observation, Purpose, Reply, Status, TimingPoint, Variant
 
 PICTURES = deck(one=grid(4), two=changed(grid(5), box_px=1.0), single=grid(1), crowded=grid(CAP, 10.0, 14.0))
@@ -57,6 +59,10 @@ REPLIES = {
     "drawn": Reply(200, "image/png", "[4, 6, 3] a digest"),
     "drawn here": Reply(200, "", "[4, 6, 3] a digest"),
 }
+SWEEPS = tuple(
+    process(n, point(1, 0.02), answers={answer_name(1, name): ANSWERS[name] for name in ("one", "two")})
+    for n in range(FEWEST_PROCESSES)
+)
 CURVE = tuple(TimingPoint(batch, "a loop", (0.01,) * 11, 2) for batch in (1, 2))
 
 
@@ -73,8 +79,15 @@ def whole() -> Evidence:
         Purpose.BEHAVIOUR: observed(BEHAVED, purpose=Purpose.BEHAVIOUR),
         Purpose.SERVING: dataclasses.replace(observed(SERVED, purpose=Purpose.SERVING), replies=REPLIES),
         Purpose.TIMING: dataclasses.replace(observed({}, purpose=Purpose.TIMING), curve=CURVE),
+        Purpose.SWEEP: SWEEPS[0],
     }
-    reference = {**known.reference, Purpose.BEHAVIOUR: observed(BEHAVED, REFERENCE, Purpose.BEHAVIOUR)}
+    theirs = tuple(dataclasses.replace(one, job=dataclasses.replace(one.job, cell=REFERENCE)) for one in SWEEPS)
+    reference = {
+        **known.reference,
+        Purpose.BEHAVIOUR: observed(BEHAVED, REFERENCE, Purpose.BEHAVIOUR),
+        Purpose.SWEEP: theirs[0],
+    }
+    known = dataclasses.replace(known, sweeps=SWEEPS, reference_sweeps=theirs)
     images = tuple(dataclasses.replace(i, height_px=i.height_px + TALLER_PX * (i.id == "two")) for i in known.images)
     shown = truth_of({**ANSWERS, "crowded": with_everything(grid(CAP + 1, 10.0, 14.0))})
     return dataclasses.replace(known, observed=seen, reference=reference, images=images, truth=lambda: shown, sample="one")
@@ -82,7 +95,7 @@ def whole() -> Evidence:
 
 def sound(check: Check) -> Evidence:
     """`whole`, of a cell that asks for less than fp32 where the check is one of these."""
-    if check.at == "any":
+    if check.at != "lower":
         return whole()
     many = {image: crowd(KEPT_OBJECTS) for image in ANSWERS}
     seen = observed(many, purpose=Purpose.PRECISION)
@@ -100,6 +113,8 @@ def sound(check: Check) -> Evidence:
 
 def replaced(known: Evidence, purpose: Purpose, **changes: object) -> Evidence:
     changed = dataclasses.replace(known.observed[purpose], **changes)  # type: ignore[arg-type]
+    if purpose is Purpose.SWEEP:
+        known = dataclasses.replace(known, sweeps=(changed, *known.sweeps[1:]))
     return dataclasses.replace(known, observed={**known.observed, purpose: changed})
 
 

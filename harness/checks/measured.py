@@ -1,0 +1,294 @@
+"""How fast, measured: processes as the unit, intervals of paired ratios, answers of the timed loop compared.
+
+Nothing here is held against a level of speed: what is judged is whether the figures may be believed. A change between two runs is
+for the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from harness import levels
+from harness.checks import Check, Evidence, Judgement
+from harness.checks.contract import other_than_asked
+from harness.checks.parity import precision_class
+from harness.checks.reference import fault, limits, noise_floor
+from harness.checks.rules import broke
+from harness.compare import compare
+from harness.intervals import Interval, figure_interval, percentile, ratio_interval
+from harness.sweep import PAYS, read_name
+from harness.types import Measure, Observation, Purpose, Status, SweepPoint
+
+if TYPE_CHECKING:
+    from harness.detections import Detections
+
+_JOBS = frozenset({Purpose.SWEEP})
+
+
+def measured(evidence: Evidence) -> Judgement:
+    """Images a second at each batch size, with the interval over processes; inconclusive where there are too few of one image."""
+    ran = _ran(evidence.sweeps)
+    broken = next((seen for seen in ran if seen.error is not None), None)
+    if broken is not None:
+        return Judgement(Status.ERRORED, f"in process {broken.job.repeat + 1} of {len(ran)}, {broke(broken)}")
+    differs = next((words for seen in ran if (words := other_than_asked(evidence, seen.effective))), None)
+    if differs:
+        return Judgement(Status.ERRORED, f"{differs}: see contract.effective")
+    samples = sum(len(point.seconds) for seen in ran for point in _points(seen))
+    batches = sorted({point.batch for seen in ran for point in _points(seen)})
+    rates = {batch: found for batch in batches if (found := _rate(ran, batch)) is not None}
+    measures = tuple(measure for batch in batches for measure in _measures(ran, batch, rates.get(batch)))
+    if 1 not in rates:
+        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, 1), samples, (*measures, *_once(ran)))
+    return Judgement(Status.PASSED, _curve_words(ran, rates), samples, (*measures, *_once(ran)))
+
+
+def ratio(evidence: Evidence) -> Judgement:
+    """The time that one image takes, beside the reference's, over pairs of interleaved processes that did the same work."""
+    own, reference = fit_figures_s(evidence.sweeps, 1), fit_figures_s(evidence.reference_sweeps, 1)
+    pairs = sorted(own.keys() & reference.keys())
+    if len(pairs) < levels.FEWEST_PROCESSES:
+        short = evidence.sweeps if len(own) <= len(reference) else evidence.reference_sweeps
+        whose = "" if len(own) <= len(reference) else "of the reference, "
+        return Judgement(
+            Status.INCONCLUSIVE,
+            f"{whose}{_too_few(short, 1)}"
+            if min(len(own), len(reference)) < levels.FEWEST_PROCESSES
+            else f"{len(pairs)} pairs of processes of one round, {levels.FEWEST_PROCESSES} needed",
+            len(pairs),
+        )
+    other = _other_work(evidence)
+    found = ratio_interval([reference[number] for number in pairs], [own[number] for number in pairs])
+    measures = tuple(
+        Measure(f"time of one image, of the reference's{end}", value)
+        for end, value in (("", found.estimate), (", low", found.low), (", high", found.high))
+    )
+    if other:
+        return Judgement(Status.INCONCLUSIVE, f"other work: {other}", len(pairs), measures)
+    words = (
+        f"one image takes {found.estimate:.3g} times as long as in the reference ({_span(found)}, {len(pairs)} pairs of processes)"
+    )
+    return Judgement(Status.PASSED, words, len(pairs), measures)
+
+
+def answers(evidence: Evidence) -> Judgement:
+    """What the timed loop answered is what this backend answers when nobody counts the time."""
+    precision = precision_class(evidence)
+    if precision != "fp32":
+        return Judgement(Status.DECLINED, f"the levels of single answers are those of fp32, this is {precision}")
+    expected, floor, compared, differing = evidence.observed[Purpose.PARITY].answers, noise_floor(evidence), 0, 0
+    for seen in _ran(evidence.sweeps):
+        for name, answer in seen.answers.items():
+            batch, picture, other = read_name(name)
+            beside = compare({picture: expected[picture]}, {picture: answer}, limits(evidence, floor))
+            compared += max(1, beside.detections)
+            differing += other > 0
+            wrong = fault(beside)
+            if wrong is not None:
+                reason = f"timed with {batch} images a call, {picture} is answered otherwise than in parity's job: {wrong.words}"
+                return Judgement(Status.FAILED, reason, compared, image=picture)
+    steady = (
+        "no answer changed from call to call" if not differing else f"{differing} answers changed from call to call, within levels"
+    )
+    return Judgement(Status.PASSED, f"{compared} detections of the timed loop are those of parity's job; {steady}", compared)
+
+
+def caching(evidence: Evidence) -> Judgement:
+    """One picture once more takes as long as it did after another one."""
+    again = [seen.sweep for seen in _ran(evidence.sweeps) if seen.sweep is not None and seen.sweep.again_s]
+    if len(again) < levels.FEWEST_PROCESSES:
+        return Judgement(Status.INCONCLUSIVE, f"{len(again)} processes were audited, {levels.FEWEST_PROCESSES} needed", len(again))
+    found = ratio_interval([median(one.apart_s) for one in again], [median(one.again_s) for one in again])
+    measures = (Measure("time of a picture once more, of its time after another", found.estimate, levels.CACHED),)
+    words = f"a picture once more takes {found.estimate:.3g} of its time after another one ({_span(found)})"
+    if found.high < levels.CACHED:
+        return Judgement(Status.FAILED, f"{words}: it was not looked at again", len(again), measures)
+    if found.low < levels.CACHED:
+        return Judgement(Status.INCONCLUSIVE, f"{words}, level {levels.CACHED}", len(again), measures)
+    return Judgement(Status.PASSED, words, len(again), measures)
+
+
+def _ran(sweeps: Sequence[Observation]) -> list[Observation]:
+    """The processes that began: those for which no time was left are none."""
+    return [seen for seen in sweeps if seen.error is None or seen.error.kind != "budget"]
+
+
+def _points(seen: Observation) -> tuple[SweepPoint, ...]:
+    return seen.sweep.points if seen.sweep is not None else ()
+
+
+def fit_figures_s(sweeps: Sequence[Observation], batch: int) -> dict[int, float]:
+    """By repeat, the median of a call's warm samples in seconds: of processes that were steady, undisturbed and honest."""
+    found: dict[int, float] = {}
+    for seen in _ran(sweeps):
+        point = seen.sweep.at(batch) if seen.sweep is not None else None
+        if seen.sweep is None or point is None or _unfit(seen):
+            continue
+        if point.steady and len(point.warm) >= levels.MEDIAN_SAMPLES and _between(point) <= levels.HARNESS_SHARE:
+            found[seen.job.repeat] = median(point.warm)
+    return found
+
+
+def _unfit(seen: Observation) -> str:
+    return seen.sweep.disturbed[0] if seen.sweep is not None and seen.sweep.disturbed else ""
+
+
+def _between(point: SweepPoint) -> float:
+    """The share of a timed loop's wall-clock time that was not in its calls: what the harness took, or the clock missed."""
+    wall_s = point.spent_s - point.first_s
+    # The second call stands apart where several make a sample; it is the one call that no sample holds.
+    return 1 - (point.calls * sum(point.seconds)) / wall_s if wall_s > 0 and point.calls == 1 else 0.0
+
+
+def _too_few(sweeps: Sequence[Observation], batch: int) -> str:
+    """Why there are no figures of at least as many processes as are needed, in words."""
+    ran = _ran(sweeps)
+    good = len(fit_figures_s(sweeps, batch))
+    words = f"batch {batch} was steady and undisturbed in {good} of {len(ran)} processes, {levels.FEWEST_PROCESSES} needed"
+    disturbed = [_unfit(seen) for seen in ran if _unfit(seen)]
+    reasons = [f"{len(disturbed)} were disturbed: {disturbed[0]}"] if disturbed else []
+    points = [point for seen in ran if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
+    between = [_between(point) for point in points if _between(point) > levels.HARNESS_SHARE]
+    reasons += [f"in {len(between)} the harness took {max(between):.1%} of the time"] if between else []
+    short = sum(len(point.warm) < levels.MEDIAN_SAMPLES for point in points)
+    reasons += [f"{short} had fewer than {levels.MEDIAN_SAMPLES} warm calls"] if short else []
+    moving = sum(not point.steady for point in points)
+    reasons += [f"{moving} were not steady"] if moving else []
+    spent = next((seen.error.message for seen in sweeps if seen.error is not None and seen.error.kind == "budget"), None)
+    reasons += [spent] if spent else []
+    return f"{words} ({'; '.join(reasons)})" if reasons else words
+
+
+def _rate(sweeps: Sequence[Observation], batch: int) -> Interval | None:
+    """Images a second over processes, with its interval; None where too few were fit."""
+    figures = list(fit_figures_s(sweeps, batch).values())
+    if len(figures) < levels.FEWEST_PROCESSES:
+        return None
+    return figure_interval([batch / seconds for seconds in figures])
+
+
+def _measures(sweeps: Sequence[Observation], batch: int, rate: Interval | None) -> Iterator[Measure]:
+    if rate is None:
+        return
+    yield Measure(f"batch {batch}, throughput", rate.estimate, unit="images/s")
+    yield Measure(f"batch {batch}, throughput, low", rate.low, unit="images/s")
+    yield Measure(f"batch {batch}, throughput, high", rate.high, unit="images/s")
+    yield Measure(f"batch {batch}, processes", rate.count)
+    fit = fit_figures_s(sweeps, batch)
+    pooled = [
+        second
+        for seen in sweeps
+        if seen.job.repeat in fit and seen.sweep is not None and (point := seen.sweep.at(batch)) is not None
+        for second in point.warm
+    ]
+    for which, needed in levels.PERCENTILE_SAMPLES.items():
+        value = percentile(pooled, which)
+        if value is not None:
+            yield Measure(f"batch {batch}, p{which} of a call", value, unit="s")
+        else:
+            yield Measure(f"batch {batch}, p{which} of a call: samples, {needed} needed", len(pooled))
+
+
+def _once(sweeps: Sequence[Observation]) -> Iterator[Measure]:
+    """What happens once, and what a call is made of: of the first process."""
+    first = next((seen.sweep for seen in sweeps if seen.job.repeat == 0 and seen.sweep is not None), None)
+    for name, seconds in first.cold.items() if first is not None else ():
+        yield Measure(f"once, {name}", seconds, unit="s")
+    for name, samples in first.parts.items() if first is not None else ():
+        yield Measure(f"part of a call, {name}", median(samples), unit="s")
+
+
+def _curve_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -> str:
+    best = max(rates, key=lambda batch: rates[batch].estimate)
+    knee = min(batch for batch in rates if rates[batch].estimate * (1 + PAYS) >= rates[best].estimate)
+    at = rates[knee]
+    kind = next(point.kind for seen in sweeps for point in _points(seen) if point.batch == knee)
+    words = f"{at.estimate:.3g} images/s at batch {knee} ({kind}), {_span(at)} over {at.count} processes"
+    words += "" if knee == 1 else f"; {rates[1].estimate:.3g} one at a time"
+    stopped = next((point for seen in sweeps for point in _points(seen) if point.stopped), None)
+    if stopped is not None:
+        return f"{words}; batch {stopped.batch}: {stopped.stopped}"
+    larger = sorted({point.batch for seen in sweeps for point in _points(seen)} - rates.keys())
+    return f"{words}; batch {larger[0]} is not established: it needs more time" if larger else f"{words}; more gains nothing"
+
+
+def _span(found: Interval) -> str:
+    return f"{found.low:.3g} to {found.high:.3g}"
+
+
+def _other_work(evidence: Evidence) -> str:
+    """In which way the two sides did other work on a picture, in words; empty where they did the same."""
+    own, reference = _counts(evidence.sweeps), _counts(evidence.reference_sweeps)
+    for picture in own.keys() & reference.keys():
+        if own[picture] != reference[picture]:
+            return f"{_told(own[picture])} detections on {picture}, the reference has {_told(reference[picture])}"
+    return "" if own.keys() & reference.keys() else "there is no picture that both were asked"
+
+
+def _counts(sweeps: Sequence[Observation]) -> dict[str, set[int]]:
+    """How many detections each picture had, alone in a call."""
+    found: dict[str, set[int]] = {}
+    for seen in _ran(sweeps):
+        singles: dict[str, Detections] = {name: answer for name, answer in seen.answers.items() if read_name(name)[0] == 1}
+        for name, answer in singles.items():
+            found.setdefault(read_name(name)[1], set()).add(len(answer))
+    return found
+
+
+def _told(counts: set[int]) -> str:
+    return " or ".join(map(str, sorted(counts)))
+
+
+CHECKS = (
+    Check(
+        "throughput.measured",
+        "Throughput by batch size, measured",
+        "Images a second with 1, 2, 4, ... images of one size in a call, doubled until a batch gains under 5 % twice or memory is "
+        "out, all threads, alone on the machine. The unit is a process: 5 to 20 a cell, those of all cells interleaved there and "
+        "back; its figure is the median of its warm calls, warm-up found from the data (MSER-5), counted only where the last three "
+        "windows lie within 5 % (on a GPU 3 %), the harness took under 1 % and nothing disturbed the machine. The interval is a t "
+        "interval on logs over processes. Percentiles are of all warm calls, where there are enough. No level: a change is for a "
+        "gate. What usually makes it inconclusive: a busy machine, too small a budget. What to do: --budget with more seconds, on "
+        "a quiet machine.",
+        frozenset({Purpose.PARITY, Purpose.SWEEP}),
+        measured,
+        handles=_JOBS,
+        at="swept",
+    ),
+    Check(
+        "throughput.ratio",
+        "Time of one image, beside the reference's",
+        "The ratio of the medians of two processes of one round, this backend's and the reference's, one image a call; its t "
+        "interval on logs over at least five such pairs. What drifts slower than a round meets both sides. Both must have done the "
+        "same work: as many detections on each picture, else it is inconclusive. No level. What usually makes it inconclusive: few "
+        "steady processes, or other detections. What to do: see throughput.measured for the one, parity.detections for the other.",
+        frozenset({Purpose.PARITY, Purpose.SWEEP}),
+        ratio,
+        reference=frozenset({Purpose.SWEEP}),
+        at="swept",
+    ),
+    Check(
+        "throughput.answers",
+        "The fast path is the checked path",
+        "Every different answer that the timed calls gave, at every batch size, is what this backend answered in the parity job, "
+        "at the levels of parity: what is timed is what was checked. Of less than fp32 it is not asked. What usually breaks it: a "
+        "batch whose tail is dropped, buffers that are reused, another path for batches. What to do: compare with "
+        "contract.batch and contract.held.",
+        frozenset({Purpose.PARITY, Purpose.SWEEP}),
+        answers,
+        reference=frozenset({Purpose.PARITY, Purpose.FLOOR}),
+        at="swept",
+    ),
+    Check(
+        "throughput.caching",
+        "A picture once more is looked at once more",
+        "One picture right after itself takes no less than 0.9 of what it takes after another one: the median of 11 calls of each "
+        "kind a process, the ratio's interval over five processes. What usually breaks it: answers kept by picture, which make a "
+        "timing on few pictures one of the cache. What to do: turn the cache off, or call it what it is.",
+        frozenset({Purpose.PARITY, Purpose.SWEEP}),
+        caching,
+        at="swept",
+    ),
+)

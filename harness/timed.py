@@ -1,0 +1,110 @@
+"""What a timed process does with an open detector: its curve, and apart from it what happens once and what a call is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from harness import levels
+from harness.disturbance import disturbances, look
+from harness.environment import usable_cores
+from harness.sweep import Bounds, Watch, sweep
+
+if TYPE_CHECKING:
+    from harness.detections import Detections, Pixels
+    from harness.orders import Order
+    from harness.sessions import Detector
+    from harness.types import Sweep
+
+
+def imported_s(adapter: Any) -> float:
+    """Seconds that importing the adapter's libraries takes in this process."""
+    began = time.monotonic()
+    for module in adapter.requires:
+        importlib.import_module(module)
+    return time.monotonic() - began
+
+
+def measured(
+    detector: Detector, pictures: Mapping[str, Pixels], order: Order, enter: Callable[[str], object]
+) -> tuple[Sweep, dict[str, Detections]]:
+    """The sweep of one process, and every different answer of its timed loop (`harness.sweep.answer_name`).
+
+    Pictures of the deck's commonest size are timed. ``enter`` is told how far it came.
+    """
+    (size, _), *_ = Counter(image.shape for image in pictures.values()).most_common(1)
+    equal = {name: image for name, image in pictures.items() if image.shape == size}
+    other = next((image for image in pictures.values() if image.shape != size), None)
+    enter("time")
+    bounds = Bounds(order.measure_s, room=_room(order.memory_bytes), audited=order.job.repeat < levels.FEWEST_PROCESSES)
+    before = look()
+    watch = Watch(order.job.cell.device, detector.synchronise)
+    found, answers = sweep(detector.predict, equal, detector.batching, bounds, watch)
+    disturbed = tuple(disturbances(before, look(), usable_cores()))
+    if order.job.repeat > 0:
+        return dataclasses.replace(found, disturbed=disturbed), answers
+    enter("time what happens once")
+    cold = {"first answer": found.points[0].first_s}
+    if other is not None:
+        cold["first answer at another size"] = _timed(lambda: detector.predict([other]), detector.synchronise)
+    enter("time the parts")
+    return dataclasses.replace(found, disturbed=disturbed, cold=cold, parts=_parts(detector, next(iter(equal.values())))), answers
+
+
+def _timed(call: Callable[[], object], synchronise: Callable[[], object]) -> float:
+    synchronise()
+    began = time.monotonic()
+    call()
+    synchronise()
+    return time.monotonic() - began
+
+
+def _parts(detector: Detector, image: Pixels) -> dict[str, tuple[float, ...]]:
+    """Seconds of each part, as often as a median needs; decoding is of the picture as PNG, which no backend here does itself."""
+    from PIL import Image as Picture
+
+    with io.BytesIO() as stream:
+        Picture.fromarray(image).save(stream, "png")
+        content = stream.getvalue()
+    found: dict[str, list[float]] = {}
+    for _ in range(levels.MEDIAN_SAMPLES):
+        began = time.perf_counter()
+        Picture.open(io.BytesIO(content)).convert("RGB").load()
+        found.setdefault("decode", []).append(time.perf_counter() - began)
+        for name, seconds in detector.parts(image).items():
+            found.setdefault(name, []).append(seconds)
+    return {name: tuple(seconds) for name, seconds in found.items()}
+
+
+def _room(most_bytes: int) -> Callable[[int], str]:
+    """Why a batch would not fit, where it would not: each doubling is taken to need twice what the last one added."""
+    seen = [_resident_bytes()]
+
+    def room(batch: int) -> str:
+        now = _resident_bytes()
+        needed = now + 2 * max(now - seen[-1], 0)
+        seen.append(now)
+        if most_bytes and needed > most_bytes:
+            return f"out of memory: batch {batch} would need some {needed / 2**30:.1f} GiB, the limit is {most_bytes / 2**30:.1f}"
+        return ""
+
+    return room
+
+
+def _resident_bytes() -> int:
+    """Of this process and what it started."""
+    total = 0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
