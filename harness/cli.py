@@ -1,4 +1,4 @@
-"""``harness run | list | bisect | report | selftest | store | serve | env``: a thin front.
+"""``harness run | list | bisect | report | selftest | noise | store | serve | env``: a thin front.
 
 Exit codes: 0 passed, 1 findings, 2 usage, 3 internal, 130 interrupted.
 """
@@ -208,6 +208,26 @@ def selftest(record: bool, quiet: bool, **raw: Any) -> None:
         outcome.write(RECORDED)
     click.echo(outcome.text())
     sys.exit(0 if outcome.sound else 1)
+
+
+@main.command()
+@click.option("--model", multiple=True, help="Whose times are taken. Default: the smallest of the shipped.", metavar="ID")
+@click.option("--budget", help="Seconds of measuring. Default: 420.", metavar="S")
+@click.option("--out", help="The run's folder. Default: harness-out/<date and time>.", metavar="DIR")
+@click.option("--cache", help="Where built artifacts are kept. Default: the user's cache folder.", metavar="DIR")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; the outcome alone.")
+def noise(quiet: bool, **raw: Any) -> None:
+    """How noisy is this machine to timings: false alarms, power, and the smallest change that can be told. Kept for later pages."""
+    import platformdirs
+
+    from harness.noise import measure, noise_file
+    from harness.telling import Reporter
+
+    found = measure(Options.of(raw | {"only": ["throughput"]}), Reporter(shlex.join(["harness", *sys.argv[1:]]), quiet))
+    file = noise_file(platformdirs.user_cache_path("detection-harness"))
+    found.write(file)
+    for line in found.lines():
+        click.echo(line)
 
 
 @main.command()

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import platformdirs
+
 from harness import __version__, doctor, environment, levels, registry
 from harness.checks import CHECKS
 from harness.checks.measured import fit_figures_s
@@ -89,10 +91,22 @@ def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver]
         checks=tuple(CheckEntry(id=c.id, title=c.title, asks=c.asks) for c in CHECKS.values() if c.id in used),
         planned=tuple(Planned(check=check, cell=CellKey.of(cell)) for check, cell in keys),
         levels=tuple(Level(quantity=quantity, level=level) for quantity, level in levels.TABLE),
-        method={**METHOD, **({"Timing": MEASURED} if plan.options.measured else {}), **_liars()},
+        method={**METHOD, **(_timing() if plan.options.measured else {}), **_liars()},
         notices=_notices(plan),
         waivers=tuple(_waiver(waiver) for waiver in known if any(waiver.covers(check, cell) for check, cell in keys)),
     )
+
+
+def _timing() -> dict[str, str]:
+    """How throughput was measured, and how noisy this machine was when `harness noise` looked."""
+    from harness.noise import Noise, noise_file
+
+    file = noise_file(platformdirs.user_cache_path("detection-harness"))
+    try:
+        found = Noise.read(file)
+    except (OSError, ValueError):
+        return {"Timing": MEASURED, "Noise": "Not measured on this machine: `harness noise` does."}
+    return {"Timing": MEASURED, "Noise": f"Measured by `harness noise` on {found.day}: {'; '.join(found.lines())}."}
 
 
 def _liars() -> dict[str, str]:

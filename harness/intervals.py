@@ -98,6 +98,11 @@ def slower_than_allowed(base: Sequence[float], candidate: Sequence[float], margi
     return float(t.sf(beyond.mean() / error, len(beyond) - 1))
 
 
+def agreed_p(first: float, second: float) -> float:
+    """The p-value of two independent tests that must both say so: the larger, squared (their maximum under the hypothesis)."""
+    return max(first, second) ** 2
+
+
 def discoveries(p_values: Sequence[float], rate: float = DISCOVERY_RATE) -> list[bool]:
     """Which of a family of tests are alarms, by Benjamini and Hochberg (1995): of all alarms, ``rate`` are expected to be false."""
     from scipy.stats import false_discovery_control

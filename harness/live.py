@@ -268,11 +268,12 @@ class LiveRun:
             truth=truth,
             sample=self.plan.deck.sample,
             segments=segments,
-            sweeps=self._sweeps(cell) if Purpose.SWEEP in check.needs and planned.runs else (),
-            reference_sweeps=self._sweeps(reference) if Purpose.SWEEP in check.reference and planned.runs else (),
+            sweeps=self.sweeps(cell) if Purpose.SWEEP in check.needs and planned.runs else (),
+            reference_sweeps=self.sweeps(reference) if Purpose.SWEEP in check.reference and planned.runs else (),
         )
 
-    def _sweeps(self, cell: Cell) -> tuple[Observation, ...]:
+    def sweeps(self, cell: Cell) -> tuple[Observation, ...]:
+        """Every timed process of a cell, by repeat; those not begun have left why."""
         return tuple(seen for one in sweep_jobs(cell) if (seen := self._observation(one)) is not None)
 
     def _observed(self, cell: Cell, purposes: Iterable[Purpose], planned: PlannedCell) -> dict[Purpose, Observation]:
