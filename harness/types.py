@@ -264,13 +264,13 @@ class SweepPoint:
 class Sweep:
     """What one process measured: a curve, and what stands apart from it. Seconds of one call each.
 
-    ``apart_s`` are calls with one picture after another picture, ``again_s`` calls with it right after itself, in pairs;
+    ``fresh_s`` are calls with a picture that was never asked before, ``again_s`` calls with it right after that, in pairs;
     ``cold`` is what happens once, by name; ``parts`` what a call with one picture is made of, by name; ``disturbed`` says in
     words what else the machine did meanwhile.
     """
 
     points: tuple[SweepPoint, ...]
-    apart_s: tuple[float, ...] = ()
+    fresh_s: tuple[float, ...] = ()
     again_s: tuple[float, ...] = ()
     cold: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -98,7 +98,7 @@ def test_a_sweep_ends_with_its_time() -> None:
 
 def test_pictures_go_in_turn_and_stand_at_every_place_of_a_batch() -> None:
     made = Made(lambda batch: 0.01 * batch)
-    found, _ = made.swept()
+    found, _ = made.swept(Bounds(60.0, audited=False))
     assert {n for call in made.asked for n in call} == set(range(PICTURES))
     assert made.asked[:4] == [[0], [1], [2], [3]]
     assert [call for call in made.asked if len(call) == 2][:4] == [[0, 1], [1, 2], [2, 3], [3, 0]]
@@ -125,28 +125,32 @@ def test_an_answer_too_few_is_told() -> None:
         Short(lambda _: 0.01).swept()
 
 
-def test_the_audit_asks_for_one_picture_after_another_and_once_more() -> None:
+def test_the_audit_asks_for_pictures_that_nobody_asked_before_and_once_more() -> None:
     made = Made(lambda batch: 0.01 * batch)
-    found, _ = made.swept()
-    audit = made.asked[-3 * levels.MEDIAN_SAMPLES :]
-    assert audit[:6] == [[1], [0], [0], [2], [0], [0]]
-    assert len(found.apart_s) == len(found.again_s) == levels.MEDIAN_SAMPLES
-    assert found.apart_s == pytest.approx(found.again_s)
-    assert Made(lambda _: 0.01).swept(pictures={"a": PIXELS["a"]})[0].again_s == ()
+    found, _ = made.swept(pictures={"e": PIXELS["e"]})
+    before, audit = made.asked[: -2 * levels.MEDIAN_SAMPLES], made.asked[-2 * levels.MEDIAN_SAMPLES :]
+    assert audit[::2] == audit[1::2]
+    assert len({call[0] for call in audit}) == levels.MEDIAN_SAMPLES
+    assert not {call[0] for call in audit} & {n for call in before for n in call}
+    assert len(found.fresh_s) == len(found.again_s) == levels.MEDIAN_SAMPLES
+    assert found.fresh_s == pytest.approx(found.again_s)
+    assert {int(image[0, 0, 0]) for image in PIXELS.values()} == set(range(len(NAMES)))
 
 
-def test_one_that_keeps_its_last_answer_shows_in_the_audit() -> None:
+@pytest.mark.parametrize("kept", [1, 1000])
+def test_one_that_keeps_answers_shows_in_the_audit(kept: int) -> None:
+    """The last answer alone, or all of them."""
     made = Made(lambda _: 0.0)
-    last: list[int] = [-1]
+    known: list[bytes] = []
 
     def predict(images: Sequence[Pixels]) -> list[Detections]:
-        n = int(images[0][0, 0, 0])
-        made.now += 0.0001 if n == last[0] else 0.01
-        last[0] = n
-        return [one(n)] * len(images)
+        for image in images:
+            made.now += 0.0001 if image.tobytes() in known[-kept:] else 0.01
+            known.append(image.tobytes())
+        return [one(0.0)] * len(images)
 
-    found, _ = sweep(predict, PIXELS, "a loop", Bounds(5.0), Watch(clock=lambda: made.now))
-    assert max(found.again_s) < min(found.apart_s) / 50
+    found, _ = sweep(predict, PIXELS, "a loop", Bounds(2.0), Watch(clock=lambda: made.now))
+    assert max(found.again_s) < min(found.fresh_s) / 50
 
 
 @settings(max_examples=30, deadline=None)

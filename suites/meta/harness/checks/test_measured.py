@@ -215,8 +215,8 @@ def test_a_fast_path_that_answers_otherwise_is_caught(name: str, wrong: Detectio
 
 
 def audited(again: Sequence[float]) -> Callable[[int], Observation]:
-    apart = tuple(0.02 for _ in range(levels.MEDIAN_SAMPLES))
-    return lambda n: process(n, point(1, 0.02), apart_s=apart, again_s=tuple(again[n % len(again)] for _ in apart))
+    fresh = tuple(0.02 for _ in range(levels.MEDIAN_SAMPLES))
+    return lambda n: process(n, point(1, 0.02), fresh_s=fresh, again_s=tuple(again[n % len(again)] for _ in fresh))
 
 
 @pytest.mark.parametrize(
