@@ -164,7 +164,8 @@ def _power(one: Sequence[float], same: Sequence[float], late: Sequence[float], p
         false_alarms += _is_alarm(equal[0], equal[1], pairs)
         caught += _is_alarm(sides[0, drawn], sides[2, drawn], pairs)
         # Both measurements must tell it: each with the root of the power, at the root of the rate.
-        reach.append(smallest_detectable(*(side[:pairs].tolist() for side in equal), power=0.95**0.5, rate=DISCOVERY_RATE**0.5))
+        first, second = (side[:pairs].tolist() for side in equal)
+        reach.append(smallest_detectable(first, second, power=0.95**0.5, rate=DISCOVERY_RATE**0.5))
     return Power(false_alarms / TRIALS, caught / TRIALS, float(np.median(reach)))
 
 

@@ -181,7 +181,8 @@ def _audit(predict: Predict, pictures: Mapping[str, Pixels], watch: Watch) -> tu
     They differ from one of the deck in a corner's pixel, so that the work is the same and no cache has them.
     """
     base = next(iter(pictures.values()))
-    fresh_s, again_s = [], []
+    fresh_s: list[float] = []
+    again_s: list[float] = []
     for number in range(levels.MEDIAN_SAMPLES):
         fresh = base.copy()
         fresh[0, 0] ^= number + 1
