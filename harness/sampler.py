@@ -17,7 +17,7 @@ from harness.intervals import is_steady, warm_up
 WINDOW_S = 0.25
 """A window lasts so long: what a machine does in milliseconds is noise within it, what it does in seconds shows between windows."""
 
-_FEWEST_IN_WINDOW, _MOST_IN_WINDOW = 8, 500
+_FEWEST_IN_WINDOW, _MOST_IN_WINDOW = levels.MEDIAN_SAMPLES, 500
 
 MOST_SAMPLES = 5_000
 _CLOCK_SHARE = 1e-3
@@ -82,8 +82,7 @@ def sample(
         done, shortest_s = done + calls, min(shortest_s, seconds[-1])
         if len(seconds) - looked >= (size := window(shortest_s * calls)):
             looked, warmup = len(seconds), warm_up(seconds)
-            # The figure is a median, which needs more samples than three short windows have.
-            steady = is_steady(seconds[warmup:], size, device) and len(seconds) - warmup >= levels.MEDIAN_SAMPLES
+            steady = is_steady(seconds[warmup:], size, device)
             if steady:
                 break
     if not steady:
