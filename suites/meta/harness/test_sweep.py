@@ -90,10 +90,10 @@ def test_what_fails_with_one_image_or_otherwise_is_raised(error: Exception) -> N
 def test_a_sweep_ends_with_its_time() -> None:
     """The last point has what was left, and says that it is not steady."""
     made = Made(lambda batch: 0.05 + 0.01 * batch)
-    found, _ = made.swept(Bounds(6.5))
+    found, _ = made.swept(Bounds(8.0))
     assert [(point.batch, point.steady) for point in found.points] == [(1, True), (2, True), (4, False)]
-    assert sum(point.spent_s for point in found.points) < 6.5 + 0.2
-    assert not made.swept(Bounds(6.5, audited=False))[0].again_s
+    assert sum(point.spent_s for point in found.points) < 8.0 + 0.2
+    assert not made.swept(Bounds(8.0, audited=False))[0].again_s
 
 
 def test_pictures_go_in_turn_and_stand_at_every_place_of_a_batch() -> None:
