@@ -28,6 +28,7 @@ from harness.plan import DEVICES, PlannedCell, Request, State, checks_for, floor
 from harness.rounds import sweep_jobs
 from harness.stages.bisect import conclusion
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
+from harness.waivers import Waiver
 
 Key = tuple[str, Cell]
 
@@ -118,7 +119,7 @@ class LiveRun:
         self._waivers = plan.waivers
         self._observations: dict[Job, Observation | None] = {}
         self._recorded: dict[Key, Record] = {}
-        self._stages: dict[tuple[Cell, str], str] = {}
+        self._stages: dict[tuple[Cell, str | None], str] = {}
         self.folder = plan.options.out or Path("harness-out").absolute() / _stamp()
         self.jobs: tuple[Job, ...] = ()
         self._truth = {found.id: (cache(found.coco), cache(found.segments)) for found in (plan.deck, plan.many)}
@@ -178,12 +179,11 @@ class LiveRun:
         precision = next((seen.effective.precision for seen in self._seen(cell) if seen.effective is not None), None)
         if any(seen.error is not None and seen.error.kind in _OF_THE_MACHINE for seen in self._seen(cell)):
             known = ()
-        plain, record = record, waivers.apply(record, known, self.plan.versions, datetime.now(UTC).date(), precision)
-        if _is_of_answers(check, planned, precision):
-            if record.status is Status.FAILED:
-                record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
-            elif record.status is Status.WAIVED and (self.plan.options.full or self.plan.options.strict_waivers):
-                record = self._measured(record, plain)
+        of_answers = _is_of_answers(check, planned, precision)
+        measured = of_answers and (self.plan.options.full or self.plan.options.strict_waivers)
+        record = self._waived(record, known, precision, measured)
+        if of_answers and record.status is Status.FAILED and not record.stage:
+            record = dataclasses.replace(record, stage=self._first_stage(cell, record.image))
         if record.status is Status.PASSED and self.plan.options.quick:
             # The small deck may miss the pictures that show a divergence: it cannot call a waiver stale.
             record = dataclasses.replace(record, waiver=None)
@@ -200,9 +200,9 @@ class LiveRun:
         wanted = [image if image in deck else None, self.plan.deck.sample, deck[len(deck) // 2], deck[-2]]
         return self._executor.take_apart(cell, list(dict.fromkeys(one for one in wanted if one is not None)))
 
-    def _first_stage(self, cell: Cell, image: str | None, waiver: str = "") -> str:
-        """The first stage that differs, in words; looked for once a cell, and once more for each waiver that is about it."""
-        if (cell, waiver) not in self._stages:
+    def _first_stage(self, cell: Cell, image: str | None) -> str:
+        """The first stage that differs, in words; looked for once for each picture on which a check of the cell is at its worst."""
+        if (cell, image) not in self._stages:
             found = self.take_apart(cell, image)
             if found is None:
                 told = ""
@@ -210,8 +210,22 @@ class LiveRun:
                 told = f"not found: {found.error.message}"
             else:
                 told = conclusion(found.stages)
-            self._stages[cell, waiver] = told
-        return self._stages[cell, waiver]
+            self._stages[cell, image] = told
+        return self._stages[cell, image]
+
+    def _waived(self, plain: Record, known: tuple[Waiver, ...], precision: str | None, measured: bool) -> Record:
+        """The record once known divergences are taken into account; where ``measured``, by the first one that tells of its stage.
+
+        Where none does, it stays what it was, and says of each why it does not hold.
+        """
+        record = waivers.apply(plain, known, self.plan.versions, datetime.now(UTC).date(), precision)
+        if not measured or record.status is not Status.WAIVED:
+            return record
+        held = self._measured(record, plain)
+        if held.status is Status.WAIVED:
+            return held
+        other = self._waived(held, tuple(one for one in known if one.id != record.waiver), precision, measured)
+        return dataclasses.replace(other, reason=plain.reason) if other.status is Status.WAIVED else other
 
     def _measured(self, waived: Record, plain: Record) -> Record:
         """A waived record with the stage that was measured, where it can be, instead of the one that the waiver tells.
@@ -222,7 +236,7 @@ class LiveRun:
         told = waived.stage.partition(" (")[0]
         if told in BEFORE_THE_STAGES or waived.waiver is None:
             return waived
-        found = self._first_stage(waived.cell, waived.image, waived.waiver)
+        found = self._first_stage(waived.cell, waived.image)
         after = told == "after the last stage" and found.startswith("none: every stage")
         if found.startswith(f"{told}: ") or f"{told} could not be asked" in found or after:
             return dataclasses.replace(waived, stage=f"{waived.stage}; measured: {found}")

@@ -110,6 +110,29 @@ def test_a_strict_run_measures_the_stage_that_a_waiver_tells(
         assert f"Waiver {waiver.id} does not hold: it tells of preprocess, but first differs pooler" in record.reason
 
 
+@pytest.mark.parametrize("second", ["pooler (rounding)", "NMS"])
+def test_of_several_waivers_the_one_that_tells_of_the_measured_stage_holds(
+    run: LiveRun, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    differs = StageDifference("even_0", "x", "3 of 9 values of x differ", 0.5, 1e-4)
+    found = Observation(job(CELL, Purpose.STAGES), stages=(StageReport("pooler", 3, 9, (differs,)),))
+    monkeypatch.setattr(run._executor, "take_apart", lambda *_: found, raising=False)
+    monkeypatch.setattr(live, "judge", lambda *_: Judgement(Status.FAILED, "it differs", 3, image="crowded"))
+    monkeypatch.setattr(run.plan, "options", dataclasses.replace(run.plan.options, strict_waivers=True))
+    first = next(one for one in run.plan.waivers if one.covers("parity.boxes", CELL))
+    other = first.model_copy(update={"id": "the-other", "stage": second})
+    monkeypatch.setattr(run, "_waivers", (first, other))
+    record = run.verdict("parity.boxes", CELL)
+    if second == "NMS":
+        assert record.status is Status.FAILED
+        assert record.reason.startswith("it differs")
+        assert all(f"Waiver {one.id} does not hold: it tells of" in record.reason for one in (first, other))
+        assert record.stage.startswith("pooler: 3 of 9")
+    else:
+        assert (record.status, record.waiver, record.reason) == (Status.WAIVED, "the-other", "it differs")
+        assert record.stage.startswith("pooler (rounding); measured: pooler: 3 of 9")
+
+
 @pytest.mark.parametrize(("kind", "status"), [("raised", Status.WAIVED), ("timeout", Status.ERRORED), ("memory", Status.ERRORED)])
 def test_no_waiver_is_about_the_machine(run: LiveRun, monkeypatch: pytest.MonkeyPatch, kind: str, status: Status) -> None:
     waived = next(waiver for waiver in run.plan.waivers if waiver.covers("parity.boxes", CELL))
