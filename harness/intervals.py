@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ DISCOVERY_RATE = 0.01
 
 _BATCH = 5
 """Iterations that `warm_up` takes together, as MSER-5 does."""
+
+
+Sides: TypeAlias = tuple[Sequence[float], Sequence[float]]
+"""Figures of a base and of a candidate, in pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,11 @@ def slower_than_allowed(base: Sequence[float], candidate: Sequence[float], margi
 def agreed_p(first: float, second: float) -> float:
     """The p-value of two independent tests that must both say so: the larger, squared (their maximum under the hypothesis)."""
     return max(first, second) ** 2
+
+
+def regressed(first: Sides, second: Sides, margin: float = levels.TIMED_MARGIN) -> bool:
+    """Whether two measurements in fresh processes, each a base's and a candidate's paired figures, both say that it is slower."""
+    return agreed_p(slower_than_allowed(*first, margin), slower_than_allowed(*second, margin)) <= DISCOVERY_RATE
 
 
 def discoveries(p_values: Sequence[float], rate: float = DISCOVERY_RATE) -> list[bool]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness import __version__, environment
 from harness.checks.measured import fit_figures_s
 from harness.errors import HarnessError
-from harness.intervals import DISCOVERY_RATE, agreed_p, slower_than_allowed, smallest_detectable
+from harness.intervals import DISCOVERY_RATE, regressed, smallest_detectable
 from harness.live import LiveRun, Plan
 from harness.options import Options
 from harness.types import Cell
@@ -170,7 +170,5 @@ def _power(one: Sequence[float], same: Sequence[float], late: Sequence[float], p
 
 
 def _is_alarm(base: Figures, candidate: Figures, pairs: int) -> bool:
-    first, second = (
-        slower_than_allowed(base[half].tolist(), candidate[half].tolist()) for half in (slice(None, pairs), slice(pairs, None))
-    )
-    return agreed_p(first, second) <= DISCOVERY_RATE
+    first, second = ((base[half].tolist(), candidate[half].tolist()) for half in (slice(None, pairs), slice(pairs, None)))
+    return regressed(first, second)

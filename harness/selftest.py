@@ -1,4 +1,4 @@
-"""Are the checks worth their word? Every liar of `harness.fixtures.liars` must be caught by its check, every honest variation pass.
+"""Are the checks worth their word? Every liar must be caught by its check, every honest variation pass.
 
 What came of it is a small JSON file; the one beside this module was kept by ``harness selftest --record``.
 """
@@ -29,6 +29,7 @@ _WRONG = frozenset({Status.FAILED, Status.ERRORED, Status.MISSING, Status.INCONC
 class Outcome:
     """By name: ``faults`` whether its check caught it and passes the real backend, ``honest`` whether no check objects to it.
 
+    Faults in time and honest variations of it are simulated (`harness.fixtures.liars_of_time`), all others run on ``model``.
     ``caught_by`` is the check that each fault was held against; ``wrong`` says in words what did not go as it must; ``version`` is
     that of detection-harness, ``day`` an ISO date in UTC.
     """
@@ -135,4 +136,34 @@ def _outcome(records: Mapping[tuple[str, str], Record]) -> Outcome:
         wrong += [f"{adapter.name} is honest, and answers as the real backend does, number by number: it varies nothing"] * idle
         wrong += [f"{adapter.name} is honest: {record.check} {record.status} ({record.reason})" for record in objections]
     caught_by = {fault.adapter.name: fault.check for fault in liars.FAULTS}
-    return Outcome(liars.MODEL, faults, caught_by, honest, tuple(wrong), __version__, datetime.now(UTC).date().isoformat())
+    timed = timed_outcome()
+    return Outcome(
+        liars.MODEL,
+        faults | timed.faults,
+        caught_by | timed.caught_by,
+        honest | timed.honest,
+        (*wrong, *timed.wrong),
+        __version__,
+        datetime.now(UTC).date().isoformat(),
+    )
+
+
+def timed_outcome() -> Outcome:
+    """What the checks of time say to simulated detectors; takes seconds, and is the same on every machine."""
+    from harness.fixtures import liars_of_time as timed
+
+    wrong: list[str] = []
+    faults, honest = {}, {}
+    for fault in timed.TIMED_FAULTS:
+        found, truth = timed.held(fault.make, fault.check), timed.held(timed.Simulated, fault.check)
+        faults[fault.name] = found.status is fault.status and truth.status is Status.PASSED
+        if not faults[fault.name]:
+            wrong.append(f"{fault.name} was not caught: {fault.check} {found.status} ({found.reason}); honest: {truth.status}")
+    for one in timed.TIMED_HONEST:
+        told = {check: timed.held(one.make, check, one.reference) for check in one.checks}
+        objections = [
+            f"{check} {found.status} ({found.reason})" for check, found in told.items() if found.status is not Status.PASSED
+        ]
+        honest[one.name] = not objections
+        wrong += [f"{one.name} is honest: {objection}" for objection in objections]
+    return Outcome("simulated", faults, {fault.name: fault.check for fault in timed.TIMED_FAULTS}, honest, tuple(wrong))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness import levels
 from harness.digests import answer_sha256
@@ -19,6 +19,8 @@ from harness.sampler import Clock, Samples, sample
 from harness.types import Sweep, SweepPoint
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from harness.detections import Detections, Pixels
 
 PICTURES = 4
@@ -35,6 +37,7 @@ KEPT_CALLS = 200
 """Calls of a point whose answers are kept; the last is kept besides."""
 
 Predict = Callable[[Sequence["Pixels"]], "list[Detections]"]
+_Call: TypeAlias = "tuple[Sequence[str], list[tuple[Detections, NDArray[Any], NDArray[Any], NDArray[Any]]]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,20 @@ class Watch:
 
 @dataclass(slots=True)
 class _Kept:
-    """The answers of a timed loop, call by call, and how many detections it gave."""
+    """The answers of a timed loop, call by call, and how many detections it gave.
 
-    calls: list[tuple[Sequence[str], list[Detections]]] = field(default_factory=list)
-    last: tuple[Sequence[str], list[Detections]] | None = None
+    Boxes, scores and labels are copied as they come: what is written to them later was not there when the clock was read.
+    """
+
+    calls: list[_Call] = field(default_factory=list)
+    last: _Call | None = None
     images: int = 0
     detections: int = 0
 
     def take(self, names: Sequence[str], answers: list[Detections]) -> None:
         self.images += len(answers)
         self.detections += sum(map(len, answers))
-        self.last = names, answers
+        self.last = names, [(one, one.boxes_xyxy_px.copy(), one.scores.copy(), one.labels.copy()) for one in answers]
         if len(self.calls) < KEPT_CALLS:
             self.calls.append(self.last)
 
@@ -170,7 +176,8 @@ def _different(kept: _Kept, batch: int) -> dict[str, Detections]:
     for names, answers in (*kept.calls, *([kept.last] if kept.last else [])):
         if len(answers) != len(names):
             raise ValueError(f"predict answered {len(answers)} times for {len(names)} images")
-        for name, answer in zip(names, answers, strict=True):
+        for name, (given, boxes, scores, labels) in zip(names, answers, strict=True):
+            answer = dataclasses.replace(given, boxes_xyxy_px=boxes, scores=scores, labels=labels)
             found.setdefault(name, {}).setdefault(answer_sha256(answer), answer)
     return {answer_name(batch, name, n): answer for name, others in found.items() for n, answer in enumerate(others.values())}
 

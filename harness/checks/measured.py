@@ -42,6 +42,9 @@ def measured(evidence: Evidence) -> Judgement:
     measures = tuple(measure for batch in batches for measure in _measures(ran, batch, rates.get(batch)))
     if 1 not in rates:
         return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, 1), samples, (*measures, *_once(ran)))
+    untrue = next((batch for batch in batches if batch not in rates and _untimed(ran, batch) >= levels.FEWEST_PROCESSES), None)
+    if untrue is not None:
+        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, untrue), samples, (*measures, *_once(ran)))
     return Judgement(Status.PASSED, _curve_words(ran, rates), samples, (*measures, *_once(ran)))
 
 
@@ -136,10 +139,22 @@ def _unfit(seen: Observation) -> str:
 
 
 def _between(point: SweepPoint) -> float:
-    """The share of a timed loop's wall-clock time that was not in its calls: what the harness took, or the clock missed."""
+    """The share of a timed loop's wall-clock time that was not in its calls: what the harness took, or the clock missed.
+
+    By so much do images by the wall clock and images by latency disagree.
+    """
     wall_s = point.spent_s - point.first_s
-    # The second call stands apart where several make a sample; it is the one call that no sample holds.
-    return 1 - (point.calls * sum(point.seconds)) / wall_s if wall_s > 0 and point.calls == 1 else 0.0
+    if not point.seconds or wall_s <= 0:
+        return 0.0
+    # Where several calls make a sample, the second call stands apart: it is in none.
+    apart_s = sum(point.seconds) / len(point.seconds) if point.calls > 1 else 0.0
+    return 1 - (point.calls * sum(point.seconds) + apart_s) / wall_s
+
+
+def _untimed(sweeps: Sequence[Observation], batch: int) -> int:
+    """In how many processes more than the harness may take was not in the calls of a batch size."""
+    points = [point for seen in sweeps if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
+    return sum(_between(point) > levels.HARNESS_SHARE for point in points)
 
 
 def _too_few(sweeps: Sequence[Observation], batch: int) -> str:
@@ -151,7 +166,7 @@ def _too_few(sweeps: Sequence[Observation], batch: int) -> str:
     reasons = [f"{len(disturbed)} were disturbed: {disturbed[0]}"] if disturbed else []
     points = [point for seen in ran if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
     between = [_between(point) for point in points if _between(point) > levels.HARNESS_SHARE]
-    reasons += [f"in {len(between)} the harness took {max(between):.1%} of the time"] if between else []
+    reasons += [f"in {len(between)} the calls are {max(between):.1%} short of the time that passed"] if between else []
     short = sum(len(point.warm) < levels.MEDIAN_SAMPLES for point in points)
     reasons += [f"{short} had fewer than {levels.MEDIAN_SAMPLES} warm calls"] if short else []
     moving = sum(not point.steady for point in points)

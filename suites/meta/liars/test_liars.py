@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from harness.fixtures.liars import ADAPTERS, FAULTS, GRAPH, HONEST, MODEL, VARIANTS, Fault
+from harness.fixtures.liars_of_time import TIMED_FAULTS, TIMED_HONEST, FivePercentSlower, Simulated, TimedFault, held
 from harness.journal import Run, read_run
-from harness.selftest import Outcome, read_outcome
+from harness.selftest import Outcome, read_outcome, timed_outcome
 from harness.types import Status
 
 BREAKDOWNS = {
@@ -87,10 +88,34 @@ def test_there_are_enough_of_them() -> None:
 def test_what_was_recorded_is_of_these_and_whole() -> None:
     recorded = read_outcome()
     assert recorded.model == MODEL
-    assert recorded.caught_by == {fault.adapter.name: fault.check for fault in FAULTS}
-    assert list(recorded.honest) == [adapter.name for adapter in HONEST]
+    assert recorded.caught_by == {fault.adapter.name: fault.check for fault in FAULTS} | {
+        one.name: one.check for one in TIMED_FAULTS
+    }
+    assert list(recorded.honest) == [*(adapter.name for adapter in HONEST), *(one.name for one in TIMED_HONEST)]
     assert recorded.sound
     assert recorded.kill_rate == 1.0
+
+
+@pytest.mark.covers("M19")
+def test_faults_in_time_are_caught_and_honest_times_pass() -> None:
+    found = timed_outcome()
+    assert found.wrong == ()
+    assert found.sound
+    assert len(found.faults) == len(TIMED_FAULTS) >= 8
+    assert set(found.honest) == {one.name for one in TIMED_HONEST}
+
+
+@pytest.mark.parametrize("fault", TIMED_FAULTS, ids=lambda fault: fault.name)
+def test_without_its_fault_no_check_would_say_so(fault: TimedFault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same name with an honest detector behind it is told as missed, in words."""
+    monkeypatch.setattr("harness.fixtures.liars_of_time.TIMED_FAULTS", (dataclasses.replace(fault, make=Simulated),))
+    found = timed_outcome()
+    assert found.faults == {fault.name: False}
+    assert found.wrong[0].startswith(f"{fault.name} was not caught: {fault.check} passed")
+
+
+def test_a_regression_is_told_in_figures() -> None:
+    assert held(FivePercentSlower, "regression").reason.startswith("1.04")
 
 
 def test_one_missed_fault_or_one_wrong_objection_is_not_sound() -> None:

@@ -79,7 +79,7 @@ def test_rates_have_intervals_over_processes_and_percentiles_where_there_are_sam
         (lambda n: process(n, point(1, 0.02, count=10)), "in 0 of 6 processes, 5 needed (6 had fewer than 11 warm calls)"),
         (
             lambda n: process(n, point(1, 0.02, spent_s=4 * 0.02 + 33 * 0.02 * 1.05)),
-            "in 0 of 6 processes, 5 needed (in 6 the harness took 4.",
+            "in 0 of 6 processes, 5 needed (in 6 the calls are 4.",
         ),
     ],
     ids=["not steady", "disturbed", "budget", "few samples", "harness"],
