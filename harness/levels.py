@@ -99,6 +99,12 @@ FEWEST_PROCESSES, MOST_PROCESSES = 5, 20
 HARNESS_SHARE = 0.01
 """Of the wall-clock time of a timed loop, what may lie between the calls."""
 
+LITTLE = 0.05
+"""By so much may clients at once differ from answers a second times latency, for a load of waiting clients to be believed."""
+
+LATE = 0.01
+"""Of the requests of a load, the share that its generator may send too late."""
+
 CACHED = 0.9
 """A picture asked once more that takes a smaller share of the time than this, for sure, was not looked at again."""
 

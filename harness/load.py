@@ -66,10 +66,13 @@ class Loaded(Generic[Answer]):
         """Those answered that were due after the warm-up and before the load ended: none that found the service half empty."""
         return tuple(request for request in self.answered if warmup_s <= request.due_s < self.seconds)
 
+    def completed(self, warmup_s: float) -> tuple[Sent[Answer], ...]:
+        """Those answered whose answer came after the warm-up and before the load ended."""
+        return tuple(request for request in self.answered if warmup_s <= request.done_s < self.seconds)
+
     def throughput_per_s(self, warmup_s: float = 0.0) -> float:
         """Answers that came after the warm-up and before the load ended, a second."""
-        came = sum(warmup_s <= request.done_s < self.seconds for request in self.answered)
-        return came / (self.seconds - warmup_s)
+        return len(self.completed(warmup_s)) / (self.seconds - warmup_s)
 
     @property
     def late(self) -> float:

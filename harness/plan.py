@@ -237,8 +237,10 @@ def _applies(check: Check, cell: PlannedCell) -> bool:
 
 def _is_timed(check: Check, cell: PlannedCell) -> bool:
     """The survey, or what is measured: the reference is not compared with itself."""
-    if check.at != "swept":
+    if check.at not in ("swept", "loaded"):
         return cell.timed
+    if check.at == "loaded" and not cell.served:
+        return False
     return cell.swept and not (cell.is_reference and Purpose.SWEEP in check.reference)
 
 

@@ -139,9 +139,9 @@ def _outcome(records: Mapping[tuple[str, str], Record]) -> Outcome:
     timed = timed_outcome()
     return Outcome(
         liars.MODEL,
-        faults | timed.faults,
-        caught_by | timed.caught_by,
-        honest | timed.honest,
+        {**faults, **timed.faults},
+        {**caught_by, **timed.caught_by},
+        {**honest, **timed.honest},
         (*wrong, *timed.wrong),
         __version__,
         datetime.now(UTC).date().isoformat(),

@@ -82,15 +82,18 @@ class _Kept:
             self.calls.append(self.last)
 
 
-def answer_name(batch: int, picture: str, other: int = 0) -> str:
-    """The name of an answer among an observation's: the ``other``-th of those that differ, from 0, of a picture in such batches."""
-    return f"{batch}/{other}/{picture}"
+def answer_name(asked: int | str, picture: str, other: int = 0) -> str:
+    """The name of an answer among an observation's: the ``other``-th of those that differ, from 0, of a picture so ``asked``.
+
+    A number is that of images a call; a load is in words.
+    """
+    return f"{asked}/{other}/{picture}"
 
 
-def read_name(name: str) -> tuple[int, str, int]:
-    """Batch, picture and number, of what `answer_name` made."""
-    batch, other, picture = name.split("/", 2)
-    return int(batch), picture, int(other)
+def read_name(name: str) -> tuple[int | str, str, int]:
+    """How it was asked, the picture and the number, of what `answer_name` made."""
+    asked, other, picture = name.split("/", 2)
+    return int(asked) if asked.isdecimal() else asked, picture, int(other)
 
 
 def sweep(

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from harness import levels
+from harness.adapters import ServedSession
 from harness.disturbance import disturbances, look
 from harness.environment import usable_cores
+from harness.served_load import loads
 from harness.sweep import Bounds, Watch, sweep
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from harness.orders import Order
     from harness.sessions import Detector
     from harness.types import Sweep
+
+
+ALONE = 0.3
+"""Of what a process of a service may measure, the share for one request at a time; the rest is for several clients."""
 
 
 def imported_s(adapter: Any) -> float:
@@ -37,7 +43,7 @@ def measured(
 ) -> tuple[Sweep, dict[str, Detections]]:
     """The sweep of one process, and every different answer of its timed loop (`harness.sweep.answer_name`).
 
-    Pictures of the deck's commonest size are timed. ``enter`` is told how far it came.
+    Pictures of the deck's commonest size are timed; a service is put under load besides. ``enter`` is told how far it came.
     """
     (size, _), *_ = Counter(image.shape for image in pictures.values()).most_common(1)
     equal = {name: image for name, image in pictures.items() if image.shape == size}
@@ -46,7 +52,13 @@ def measured(
     bounds = Bounds(order.measure_s, room=_room(order.memory_bytes), audited=order.job.repeat < levels.FEWEST_PROCESSES)
     before = look()
     watch = Watch(order.job.cell.device, detector.synchronise)
+    served = detector.session if isinstance(detector.session, ServedSession) else None
+    if served is not None:
+        bounds = dataclasses.replace(bounds, seconds=ALONE * order.measure_s, largest=1)
     found, answers = sweep(detector.predict, equal, detector.batching, bounds, watch)
+    if served is not None:
+        points, under_load = loads(served, equal, (1 - ALONE) * order.measure_s, enter)
+        found, answers = dataclasses.replace(found, loads=points), answers | under_load
     disturbed = tuple(disturbances(before, look(), usable_cores()))
     if order.job.repeat > 0:
         return dataclasses.replace(found, disturbed=disturbed), answers

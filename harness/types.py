@@ -261,12 +261,34 @@ class SweepPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadPoint:
+    """What a service made of one load, ``closed`` with ``offered`` clients or ``open`` with so many arrivals a second.
+
+    ``of_best`` is what an open load was of the best closed one. Of the ``seconds`` the first ``warmup_s`` are not counted:
+    ``latencies_s`` are from when a request was due, in order, ``throughput_per_s`` is of answers. Of all requests ``refused`` were,
+    the share ``late`` was sent too late by the generator, and ``formed`` says how many were answered in a batch of which size,
+    where the service tells.
+    """
+
+    kind: Literal["closed", "open"]
+    offered: float
+    of_best: float
+    seconds: float
+    warmup_s: float
+    latencies_s: tuple[float, ...]
+    throughput_per_s: float
+    refused: int
+    late: float
+    formed: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """What one process measured: a curve, and what stands apart from it. Seconds of one call each.
 
     ``fresh_s`` are calls with a picture that was never asked before, ``again_s`` calls with it right after that, in pairs;
     ``cold`` is what happens once, by name; ``parts`` what a call with one picture is made of, by name; ``disturbed`` says in
-    words what else the machine did meanwhile.
+    words what else the machine did meanwhile; ``loads`` are what a service made of several clients.
     """
 
     points: tuple[SweepPoint, ...]
@@ -275,6 +297,7 @@ class Sweep:
     cold: Mapping[str, float] = field(default_factory=dict)
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     disturbed: tuple[str, ...] = ()
+    loads: tuple[LoadPoint, ...] = ()
 
     def at(self, batch: int) -> SweepPoint | None:
         """The point of this batch size; None where the process did not come to it."""

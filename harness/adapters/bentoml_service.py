@@ -1,6 +1,7 @@
 """A detector behind BentoML's HTTP server: stored, served in processes of its own, asked over loopback.
 
 ``service`` is the `@bentoml.service` class of `harness.serving.service` over the plain store, which ``harness serve`` starts too;
+``batched`` the same with BentoML's adaptive batching, requests that come together answered in one call;
 ``bento`` is the same, built, exported, imported into another home and served from there. ``legacy`` is the service that BentoML's
 guides write over its own routes, with what these lose; ``legacy_mended`` adds the lines that a user needs.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from harness.adapters.bentoml_store import ADAPTER as STORE
 from harness.adapters.bentoml_store import SPEC, stored_tag
 from harness.adapters.torch_eager import read_spec
 from harness.errors import HarnessError
+from harness.serving.client import Client
 from harness.types import Effective, Variant
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ class HttpSession:
     batching = "requests one after the other"
     restored = None
 
-    def __init__(self, url: str, spec: ModelSpec, token: str | None) -> None:
-        self._url, self._spec, self.token = url, spec, token
+    def __init__(self, client: Client, spec: ModelSpec, token: str | None) -> None:
+        self._client, self._spec, self.token = client, spec, token
 
     @cached_property
     def effective(self) -> Effective:
@@ -68,17 +70,9 @@ class HttpSession:
         return [self._detected(encoded(image)) for image in images]
 
     def post(self, route: str, body: bytes, kind: str, token: str | None) -> tuple[int, str, bytes]:
-        """One request; whatever status comes back is told, not raised."""
-        import urllib.error
-        import urllib.request
-
+        """One request; whatever status comes back is told, not raised. Any number of threads may ask at once."""
         headers = {"Content-Type": kind} | ({} if token is None else {"Authorization": f"Bearer {token}"})
-        request = urllib.request.Request(f"{self._url}/{route}", body, headers, method="POST")  # noqa: S310 - loopback
-        try:
-            with urllib.request.urlopen(request, timeout=_PATIENCE_S) as reply:  # noqa: S310
-                return reply.status, str(reply.headers["Content-Type"]), reply.read()
-        except urllib.error.HTTPError as error:
-            return error.code, str(error.headers["Content-Type"]), error.read()
+        return self._client.post(route, body, headers)
 
     def read(self, body: bytes, picture: bytes) -> Detections:
         """`harness.serving.answers.from_json`."""
@@ -101,6 +95,7 @@ class BentomlService:
     serves = True
     variants = (
         Variant("service", base=False),
+        Variant("batched", open={"batch": 16}, base=False),
         Variant("bento", build={"bento": True}, base=False),
         Variant("legacy", build={"legacy": True}, base=False),
         Variant("legacy_mended", build={"legacy": True, "mended": True}, open={"mended": True}, base=False, mends="legacy"),
@@ -134,8 +129,8 @@ class BentomlService:
 
         with TemporaryDirectory() as folder:
             target, settings, spec = _served(artifact.resolve(), variant, device, Path(folder) / "home")
-            with serving(target, settings, Path(folder) / "log") as server:
-                yield HttpSession(server.url, spec, settings.token)
+            with serving(target, settings, Path(folder) / "log") as server, closing(Client(server.url, _PATIENCE_S)) as client:
+                yield HttpSession(client, spec, settings.token)
 
 
 def _served(artifact: Path, variant: Variant, device: str, home: Path) -> tuple[str, Settings, ModelSpec]:
@@ -154,7 +149,8 @@ def _served(artifact: Path, variant: Variant, device: str, home: Path) -> tuple[
     store = PlainStore(artifact)
     (listed,) = store.list()
     entry = store.get(str(listed.tag))
-    return DETECTOR, Settings(str(entry.tag), store.home, _TOKEN, device), entry.spec
+    batch = int(variant.open.get("batch", 0))
+    return DETECTOR, Settings(str(entry.tag), store.home, _TOKEN, device, batch=batch), entry.spec
 
 
 def _route(spec: ModelSpec, *, mended: bool = False) -> Variant:

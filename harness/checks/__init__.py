@@ -58,7 +58,8 @@ class Check:
     ``handles`` are those of its own jobs whose error this check judges itself; ``spares`` those without which it can still judge
     the rest (another check tells their error); for any other error it is declined. ``output`` is what of a model's outputs it is
     about (`ModelSpec.outputs`): only models that give it are asked; empty: all. ``at`` "lower" is a check of variants that ask for
-    less than fp32, or leave the precision to the runtime, "swept" one of throughput that is measured, not surveyed.
+    less than fp32, or leave the precision to the runtime, "swept" one of throughput that is measured, not surveyed, "loaded" one of
+    services under load.
     """
 
     id: str
@@ -70,7 +71,7 @@ class Check:
     handles: frozenset[Purpose] = frozenset()
     spares: frozenset[Purpose] = frozenset()
     output: str = ""
-    at: Literal["any", "lower", "swept"] = "any"
+    at: Literal["any", "lower", "swept", "loaded"] = "any"
 
     @property
     def suite(self) -> str:
@@ -84,6 +85,7 @@ from harness.checks import (  # noqa: E402
     contract,
     fidelity,
     kept,
+    loaded,
     measured,
     outputs,
     parity,
@@ -95,7 +97,21 @@ from harness.checks import (  # noqa: E402
 )
 from harness.checks.rules import judge  # noqa: E402
 
-_MODULES = (contract, behaviour, pictures, reference, fidelity, parity, outputs, precision, kept, serving, throughput, measured)
+_MODULES = (
+    contract,
+    behaviour,
+    pictures,
+    reference,
+    fidelity,
+    parity,
+    outputs,
+    precision,
+    kept,
+    serving,
+    throughput,
+    measured,
+    loaded,
+)
 CHECKS: Mapping[str, Check] = MappingProxyType({check.id: check for module in _MODULES for check in module.CHECKS})
 """Every check by id, in the order of the page."""
 

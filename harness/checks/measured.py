@@ -29,23 +29,25 @@ _JOBS = frozenset({Purpose.SWEEP})
 
 def measured(evidence: Evidence) -> Judgement:
     """Images a second at each batch size, with the interval over processes; inconclusive where there are too few of one image."""
-    ran = _ran(evidence.sweeps)
-    broken = next((seen for seen in ran if seen.error is not None), None)
+    processes = ran(evidence.sweeps)
+    broken = next((seen for seen in processes if seen.error is not None), None)
     if broken is not None:
-        return Judgement(Status.ERRORED, f"in process {broken.job.repeat + 1} of {len(ran)}, {broke(broken)}")
-    differs = next((words for seen in ran if (words := other_than_asked(evidence, seen.effective))), None)
+        return Judgement(Status.ERRORED, f"in process {broken.job.repeat + 1} of {len(processes)}, {broke(broken)}")
+    differs = next((words for seen in processes if (words := other_than_asked(evidence, seen.effective))), None)
     if differs:
         return Judgement(Status.ERRORED, f"{differs}: see contract.effective")
-    samples = sum(len(point.seconds) for seen in ran for point in _points(seen))
-    batches = sorted({point.batch for seen in ran for point in _points(seen)})
-    rates = {batch: found for batch in batches if (found := _rate(ran, batch)) is not None}
-    measures = tuple(measure for batch in batches for measure in _measures(ran, batch, rates.get(batch)))
+    samples = sum(len(point.seconds) for seen in processes for point in _points(seen))
+    batches = sorted({point.batch for seen in processes for point in _points(seen)})
+    rates = {batch: found for batch in batches if (found := _rate(processes, batch)) is not None}
+    measures = tuple(measure for batch in batches for measure in _measures(processes, batch, rates.get(batch)))
     if 1 not in rates:
-        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, 1), samples, (*measures, *_once(ran)))
-    untrue = next((batch for batch in batches if batch not in rates and _untimed(ran, batch) >= levels.FEWEST_PROCESSES), None)
+        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, 1), samples, (*measures, *_once(processes)))
+    untrue = next(
+        (batch for batch in batches if batch not in rates and _untimed(processes, batch) >= levels.FEWEST_PROCESSES), None
+    )
     if untrue is not None:
-        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, untrue), samples, (*measures, *_once(ran)))
-    return Judgement(Status.PASSED, _curve_words(ran, rates), samples, (*measures, *_once(ran)))
+        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, untrue), samples, (*measures, *_once(processes)))
+    return Judgement(Status.PASSED, _curve_words(processes, rates), samples, (*measures, *_once(processes)))
 
 
 def ratio(evidence: Evidence) -> Judgement:
@@ -71,7 +73,7 @@ def ratio(evidence: Evidence) -> Judgement:
     if other:
         return Judgement(Status.INCONCLUSIVE, f"other work: {other}", len(pairs), measures)
     words = (
-        f"one image takes {found.estimate:.3g} times as long as in the reference ({_span(found)}, {len(pairs)} pairs of processes)"
+        f"one image takes {found.estimate:.3g} times as long as in the reference ({span(found)}, {len(pairs)} pairs of processes)"
     )
     return Judgement(Status.PASSED, words, len(pairs), measures)
 
@@ -82,9 +84,11 @@ def answers(evidence: Evidence) -> Judgement:
     if precision != "fp32":
         return Judgement(Status.DECLINED, f"the levels of single answers are those of fp32, this is {precision}")
     expected, floor, compared, differing = evidence.observed[Purpose.PARITY].answers, noise_floor(evidence), 0, 0
-    for seen in _ran(evidence.sweeps):
+    for seen in ran(evidence.sweeps):
         for name, answer in seen.answers.items():
             batch, picture, other = read_name(name)
+            if not isinstance(batch, int):
+                continue
             beside = compare({picture: expected[picture]}, {picture: answer}, limits(evidence, floor))
             compared += max(1, beside.detections)
             differing += other > 0
@@ -100,12 +104,12 @@ def answers(evidence: Evidence) -> Judgement:
 
 def caching(evidence: Evidence) -> Judgement:
     """A picture once more takes as long as it did the first time."""
-    again = [seen.sweep for seen in _ran(evidence.sweeps) if seen.sweep is not None and seen.sweep.again_s]
+    again = [seen.sweep for seen in ran(evidence.sweeps) if seen.sweep is not None and seen.sweep.again_s]
     if len(again) < levels.FEWEST_PROCESSES:
         return Judgement(Status.INCONCLUSIVE, f"{len(again)} processes were audited, {levels.FEWEST_PROCESSES} needed", len(again))
     found = ratio_interval([median(one.fresh_s) for one in again], [median(one.again_s) for one in again])
     measures = (Measure("time of a picture once more, of its first time", found.estimate, levels.CACHED),)
-    words = f"a picture once more takes {found.estimate:.3g} of its first time ({_span(found)})"
+    words = f"a picture once more takes {found.estimate:.3g} of its first time ({span(found)})"
     if found.high < levels.CACHED:
         return Judgement(Status.FAILED, f"{words}: it was not looked at again", len(again), measures)
     if found.low < levels.CACHED:
@@ -113,7 +117,7 @@ def caching(evidence: Evidence) -> Judgement:
     return Judgement(Status.PASSED, words, len(again), measures)
 
 
-def _ran(sweeps: Sequence[Observation]) -> list[Observation]:
+def ran(sweeps: Sequence[Observation]) -> list[Observation]:
     """The processes that began: those for which no time was left are none."""
     return [seen for seen in sweeps if seen.error is None or seen.error.kind != "budget"]
 
@@ -125,16 +129,17 @@ def _points(seen: Observation) -> tuple[SweepPoint, ...]:
 def fit_figures_s(sweeps: Sequence[Observation], batch: int) -> dict[int, float]:
     """By repeat, the median of a call's warm samples in seconds: of processes that were steady, undisturbed and honest."""
     found: dict[int, float] = {}
-    for seen in _ran(sweeps):
+    for seen in ran(sweeps):
         point = seen.sweep.at(batch) if seen.sweep is not None else None
-        if seen.sweep is None or point is None or _unfit(seen):
+        if seen.sweep is None or point is None or disturbed(seen):
             continue
         if point.steady and len(point.warm) >= levels.MEDIAN_SAMPLES and _between(point) <= levels.HARNESS_SHARE:
             found[seen.job.repeat] = median(point.warm)
     return found
 
 
-def _unfit(seen: Observation) -> str:
+def disturbed(seen: Observation) -> str:
+    """What else the machine did while a process measured, in words; empty where it did nothing."""
     return seen.sweep.disturbed[0] if seen.sweep is not None and seen.sweep.disturbed else ""
 
 
@@ -159,12 +164,12 @@ def _untimed(sweeps: Sequence[Observation], batch: int) -> int:
 
 def _too_few(sweeps: Sequence[Observation], batch: int) -> str:
     """Why there are no figures of at least as many processes as are needed, in words."""
-    ran = _ran(sweeps)
+    processes = ran(sweeps)
     good = len(fit_figures_s(sweeps, batch))
-    words = f"batch {batch} was steady and undisturbed in {good} of {len(ran)} processes, {levels.FEWEST_PROCESSES} needed"
-    disturbed = [_unfit(seen) for seen in ran if _unfit(seen)]
-    reasons = [f"{len(disturbed)} were disturbed: {disturbed[0]}"] if disturbed else []
-    points = [point for seen in ran if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
+    words = f"batch {batch} was steady and undisturbed in {good} of {len(processes)} processes, {levels.FEWEST_PROCESSES} needed"
+    unfit = [why for seen in processes if (why := disturbed(seen))]
+    reasons = [f"{len(unfit)} were disturbed: {unfit[0]}"] if unfit else []
+    points = [point for seen in processes if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
     between = [_between(point) for point in points if _between(point) > levels.HARNESS_SHARE]
     reasons += [f"in {len(between)} the calls are {max(between):.1%} short of the time that passed"] if between else []
     short = sum(len(point.warm) < levels.MEDIAN_SAMPLES for point in points)
@@ -220,7 +225,7 @@ def _curve_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -
     knee = min(batch for batch in rates if rates[batch].estimate * (1 + PAYS) >= rates[best].estimate)
     at = rates[knee]
     kind = next(point.kind for seen in sweeps for point in _points(seen) if point.batch == knee)
-    words = f"{at.estimate:.3g} images/s at batch {knee} ({kind}), {_span(at)} over {at.count} processes"
+    words = f"{at.estimate:.3g} images/s at batch {knee} ({kind}), {span(at)} over {at.count} processes"
     words += "" if knee == 1 else f"; {rates[1].estimate:.3g} one at a time"
     stopped = next((point for seen in sweeps for point in _points(seen) if point.stopped), None)
     if stopped is not None:
@@ -229,7 +234,8 @@ def _curve_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -
     return f"{words}; batch {larger[0]} is not established: it needs more time" if larger else f"{words}; more gains nothing"
 
 
-def _span(found: Interval) -> str:
+def span(found: Interval) -> str:
+    """The interval in words."""
     return f"{found.low:.3g} to {found.high:.3g}"
 
 
@@ -245,7 +251,7 @@ def _other_work(evidence: Evidence) -> str:
 def _counts(sweeps: Sequence[Observation]) -> dict[str, set[int]]:
     """How many detections each picture had, alone in a call."""
     found: dict[str, set[int]] = {}
-    for seen in _ran(sweeps):
+    for seen in ran(sweeps):
         singles: dict[str, Detections] = {name: answer for name, answer in seen.answers.items() if read_name(name)[0] == 1}
         for name, answer in singles.items():
             found.setdefault(read_name(name)[1], set()).add(len(answer))

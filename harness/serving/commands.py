@@ -32,7 +32,8 @@ _home = click.option(
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--token", help="Who has it not is refused. Better kept in HARNESS_TOKEN: others see a command line.")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, device: str) -> None:
+@click.option("--batch", type=click.IntRange(2, 1024), metavar="N", help="Up to N pictures that come together go in one call.")
+def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, device: str, batch: int | None) -> None:
     """Serve the stored detector TAG over HTTP until it is interrupted; no process is left then.
 
     POST a picture to /detect for its boxes, to /draw for a picture of them, rows of base64 to /predict.
@@ -52,7 +53,7 @@ def serve(tag: str, home: Path | None, host: str, port: int, token: str | None, 
     entry = store.get(tag)
     for sentence in entry.differing():
         click.echo(f"harness: {sentence}", err=True)
-    settings = Settings(str(entry.tag), store.home.resolve(), token, device)
+    settings = Settings(str(entry.tag), store.home.resolve(), token, device, batch=batch or 0)
     stopped = _stopping()
     with (
         suppress(Stopped),

@@ -1,7 +1,8 @@
-"""The detector behind every route of a service: found whole in the store, asked one picture at a time."""
+"""The detector behind every route of a service: found whole in the store, asked in one thread at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from threading import Lock
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from harness.adapters.torch_eager import effective_of, full_fp32
 from harness.families import family
+from harness.serving.answers import to_json
 from harness.serving.frames import DetectorFrames
-from harness.serving.pictures import decoded
+from harness.serving.pictures import BadPicture, decoded
 from harness.serving.store import PlainStore
 
 if TYPE_CHECKING:
     from harness.detections import Detections, Pixels
     from harness.serving.settings import Settings
+    from harness.types import Json
 
 
 class Served:
-    """The detector behind every route; one picture at a time, in whatever thread asks."""
+    """The detector behind every route; one call at a time, in whatever thread asks."""
 
     def __init__(self, settings: Settings) -> None:
         if settings.threads:
@@ -41,6 +44,25 @@ class Served:
         picture = decoded(content, self._largest_px)
         with self._lock:
             return family(self.spec.family).predict(self.frames.module, self.frames.config, [picture])[0], picture
+
+    def together(self, contents: Sequence[bytes]) -> list[dict[str, Json]]:
+        """Of each picture file its answer as JSON, with the size of this batch, or its own ``error``: a wrong one spoils none.
+
+        Pictures of one size go through the detector as one batch; none is padded to another's size, so that no answer depends on
+        who else asked.
+        """
+        pictures: dict[int, Pixels] = {}
+        found: dict[int, dict[str, Json]] = {}
+        for index, content in enumerate(contents):
+            try:
+                pictures[index] = decoded(content, self._largest_px)
+            except BadPicture as error:
+                found[index] = {"error": f"{error.what}. {error.cure}".strip()}
+        with self._lock:
+            answers = family(self.spec.family).predict(self.frames.module, self.frames.config, list(pictures.values()))
+        for (index, picture), answer in zip(pictures.items(), answers, strict=True):
+            found[index] = {**to_json(answer, picture, self.spec), "batch": len(contents)}
+        return [found[index] for index in range(len(contents))]
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         """`DetectorFrames.predict` of the rows. Raises `harness.serving.frames.BadFrame`."""

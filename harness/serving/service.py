@@ -2,7 +2,8 @@
 
 Routes, all by POST: ``/detect``, a picture in, `harness.serving.answers` out; ``/draw``, a picture in, a PNG with the detections
 drawn out; ``/predict``, ``{"df": [{"image_data": base64}, ...]}`` in, the rows of `harness.serving.frames` out; ``/about``, what is
-served. What a client does wrong is answered with a 4xx and ``{"error": sentence}``.
+served. What a client does wrong is answered with a 4xx and ``{"error": sentence}``. With ``Settings.batch`` BentoML answers those
+requests to ``/detect`` that come together in one call (adaptive batching), and each answer says in ``batch`` how many that were.
 """
 
 import os
@@ -21,6 +22,7 @@ from harness.serving.gate import Gate
 from harness.serving.marked import Marked
 from harness.serving.pictures import encoded
 from harness.serving.settings import Settings
+from harness.serving.unbatched import Unbatched
 
 PICTURE_ROUTES = ("/detect", "/draw")
 
@@ -53,7 +55,15 @@ def detector_service(settings: Settings, image: Any = None) -> Any:
         def about(self) -> dict[str, Any]:
             return self._served.about()
 
-    service = bentoml.service(name="detector", traffic={"timeout": 300}, image=image)(DetectorService)
+    class BatchedDetectorService(DetectorService):
+        @bentoml.api(batchable=True, max_batch_size=max(settings.batch, 2), max_latency_ms=settings.latency_ms)
+        def detect(self, image: list[Path]) -> list[dict[str, Any]]:
+            return self._served.together([one.read_bytes() for one in image])
+
+    kind = BatchedDetectorService if settings.batch else DetectorService
+    service = bentoml.service(name="detector", traffic={"timeout": 300}, image=image)(kind)
+    if settings.batch:
+        service.add_asgi_middleware(Unbatched, routes=("/detect",))
     service.add_asgi_middleware(Gate, token=settings.token, pictures=PICTURE_ROUTES)
     service.add_asgi_middleware(Marked, mark=settings.mark)
     return service

@@ -10,9 +10,13 @@ from harness.errors import UsageError
 from harness.serving.pictures import LARGEST_PX
 
 _PREFIX = "HARNESS_SERVE_"
-_NAMES = ("tag", "token", "device", "largest_px", "threads", "mended", "mark")
+_NAMES = ("tag", "token", "device", "largest_px", "threads", "mended", "mark", "batch", "latency_ms")
 MARK = "HARNESS_SERVE_MARK"
 """In the environment of every process of one server: some of them leave its session and its process tree."""
+
+
+LATENCY_MS = 60_000
+"""BentoML's own default of ``max_latency_ms``: a request for which it expects to take longer it refuses with 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,9 @@ class Settings:
     """What is served and how; ``home`` is the store's ``BENTOML_HOME``, ``token`` None lets everybody in.
 
     ``threads`` is how many the detector may use, 0 what its library chooses; ``mended`` concerns the legacy service alone;
-    ``mark`` tells one server from all others, whoever starts it gives it. Raises what `checked_token` raises.
+    ``mark`` tells one server from all others, whoever starts it gives it. ``batch`` is how many requests that come together are
+    answered in one call at most, 0 each alone; one that would wait longer than ``latency_ms`` is refused then. Raises
+    what `checked_token` raises.
     """
 
     tag: str
@@ -31,6 +37,8 @@ class Settings:
     threads: int = 0
     mended: bool = False
     mark: str = ""
+    batch: int = 0
+    latency_ms: int = LATENCY_MS
 
     def __post_init__(self) -> None:
         if self.token is not None:
@@ -54,6 +62,8 @@ class Settings:
             _number(environment, "threads", 0, at_least=0),
             bool(told["mended"]),
             told["mark"],
+            _number(environment, "batch", 0, at_least=0),
+            _number(environment, "latency_ms", LATENCY_MS, at_least=1),
         )
 
     def environment(self, around: Mapping[str, str]) -> dict[str, str]:

@@ -38,3 +38,16 @@ def test_the_fast_path_is_the_checked_path(verdict: Verdict) -> None:
 @pytest.mark.covers("M19")
 def test_a_picture_once_more_is_looked_at_once_more(verdict: Verdict) -> None:
     verdict.demand()
+
+
+@pytest.mark.check("throughput.served")
+@pytest.mark.covers("M6")
+@pytest.mark.covers("M19")
+def test_throughput_and_latency_under_load(verdict: Verdict) -> None:
+    verdict.demand()
+
+
+@pytest.mark.check("throughput.identity")
+@pytest.mark.covers("M6")
+def test_every_client_gets_its_own_answer(verdict: Verdict) -> None:
+    verdict.demand()

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ import numpy as np
 import psutil
 import pytest
 
+from harness import levels
+from harness.certificates import Limits
 from harness.checks.differences import unequal
+from harness.checks.reference import fault
+from harness.compare import compare
 from harness.detections import Detections, Pixels
 from harness.drawing import drawn
 from harness.families import Model, family
@@ -73,6 +78,7 @@ def form(name: str = "image", content: bytes = b"", filename: str | None = "pict
 class Served:
     model: Model
     url: str
+    batched: bool
 
     def wanted(self, picture: Pixels) -> Detections:
         return family(self.model.spec.family).predict(self.model.module, self.model.config, [picture])[0]
@@ -83,17 +89,21 @@ class Served:
         return from_json(reply.json, self.model.spec)
 
 
-@pytest.fixture(scope="module", params=["tv_maskrcnn_tiny", "d2_maskrcnn_tiny", "d2_keypointrcnn_tiny"])
+MODELS = ("tv_maskrcnn_tiny", "tv_maskrcnn_tiny in batches", "d2_maskrcnn_tiny", "d2_keypointrcnn_tiny in batches")
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     if request.param.startswith("d2"):
         pytest.importorskip("detectron2")
+    name, _, batched = request.param.partition(" ")
     folder = tmp_path_factory.mktemp("served")
-    model = changed_in_memory(request.param, folder / "source")
+    model = changed_in_memory(name, folder / "source")
     tag = PlainStore(folder / "home").save("served", model)
-    with commanded(str(tag), folder / "home", folder, "--token", TOKEN) as command:
+    with commanded(str(tag), folder / "home", folder, "--token", TOKEN, *(("--batch", "8") if batched else ())) as command:
         url = command.url()
         assert command.said().startswith(f"{tag} at {url}: ")
-        yield Served(model, url)
+        yield Served(model, url, bool(batched))
         command.end()
 
 
@@ -151,6 +161,26 @@ BAD_UPLOADS = {
     "a pickle": (b"x", "application/vnd.bentoml+pickle", 415, "holds no picture"),
     "too many bytes": (bytes(65 * 2**20), "image/png", 413, "larger than 64 MiB"),
 }
+
+
+@pytest.mark.covers("M6")
+def test_of_many_at_once_each_gets_its_own_answer_and_a_wrong_one_spoils_none(served: Served) -> None:
+    given = {f"picture {number}": encoded(picture) for number, picture in enumerate(pictures())} | {"wrong": b"hello"}
+    wanted = {name: served.wanted(decoded(content)) for name, content in given.items() if name != "wrong"}
+    limits = Limits(served.model.spec.score_threshold, served.model.spec.detection_cap, levels.SCORE)
+    formed = []
+    with ThreadPoolExecutor(12) as pool:
+        for name, reply in pool.map(lambda name: (name, post(f"{served.url}/detect", given[name])), list(given) * 12):
+            if name == "wrong":
+                assert (reply.status, reply.error.partition(". ")[0]) == (400, "this is no picture")
+                continue
+            assert reply.status == 200
+            answer = from_json(reply.json, served.model.spec)
+            # A batch sums in another order than one picture alone.
+            assert not fault(compare({name: wanted[name]}, {name: answer}, limits))
+            formed.append(reply.json.get("batch", 1))
+    assert (max(formed) > 1) == served.batched
+    assert max(formed) <= 8
 
 
 @pytest.mark.parametrize("name", BAD_UPLOADS)

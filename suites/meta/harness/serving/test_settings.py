@@ -12,7 +12,7 @@ from harness.serving.pictures import LARGEST_PX
 from harness.serving.settings import Settings, checked_token, without_settings
 
 pytestmark = pytest.mark.covers("M5")
-EVERYTHING = Settings("m:v1", Path("store"), "open sesame", "cuda", 1000, 3, mended=True, mark="one")
+EVERYTHING = Settings("m:v1", Path("store"), "open sesame", "cuda", 1000, 3, mended=True, mark="one", batch=8, latency_ms=500)
 
 
 @pytest.mark.parametrize("settings", [EVERYTHING, Settings("m", Path("store")), replace(EVERYTHING, token=None, mended=False)])
@@ -27,7 +27,7 @@ def test_without_them_nothing_of_them_is_left() -> None:
     assert without_settings({**around, "HARNESS_SERVE_TOKEN": "gone", "HARNESS_SERVE_TAG": ""}) == around
 
 
-@pytest.mark.parametrize("name", ["LARGEST_PX", "THREADS"])
+@pytest.mark.parametrize("name", ["LARGEST_PX", "THREADS", "BATCH", "LATENCY_MS"])
 @pytest.mark.parametrize("text", ["many", "1.5", "-1", "1e3", "²", " 3"])
 def test_a_number_that_is_none_is_named(name: str, text: str) -> None:
     with pytest.raises(UsageError, match=rf"HARNESS_SERVE_{name} is {text!r}\n  Give a whole number"):
