@@ -188,11 +188,15 @@ class EffectiveEntry(Part):
     versions: Mapping[str, str] = Field(default_factory=dict)
 
 
+CLIENTS = "clients at once"
+"""The kind of a curve whose sizes are numbers of clients."""
+
+
 class CurvePoint(Part):
     """One batch size: raw seconds of each warm call with ``batch`` images, batched as ``batching`` says.
 
-    Where ``unit`` is process, ``predict_s`` are the medians of processes that were fit, and ``interval_s`` is the 95 % interval of
-    their geometric mean, null where they are too few for a verdict.
+    Where ``unit`` is process, ``predict_s`` are the medians of processes that were fit (of `CLIENTS` their number over answers a
+    second), and ``interval_s`` is the 95 % interval of their geometric mean, null where they are too few for a verdict.
     """
 
     batch: int

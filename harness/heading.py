@@ -15,8 +15,10 @@ import platformdirs
 
 from harness import __version__, doctor, environment, levels, registry
 from harness.checks import CHECKS
+from harness.checks.loaded import rates_per_s
 from harness.checks.measured import fit_figures_s
 from harness.document import (
+    CLIENTS,
     CellKey,
     CellLine,
     CheckEntry,
@@ -175,6 +177,19 @@ def _swept(sweeps: Sequence[Observation]) -> Iterator[CurvePoint]:
                 batching=kinds[batch],
                 predict_s=fit,
                 warmup_calls=sum(point.warmup * point.calls for point in points if point.batch == batch),
+                unit="process",
+                interval_s=(found.low, found.high) if found.count >= levels.FEWEST_PROCESSES else None,
+            )
+    for clients, rates in rates_per_s(sweeps).items():
+        if rates:
+            # What so many clients wait for one answer each, as so many images a call would take.
+            fit = tuple(clients / rate for rate in rates)
+            found = figure_interval(fit)
+            yield CurvePoint(
+                batch=clients,
+                batching=CLIENTS,
+                predict_s=fit,
+                warmup_calls=0,
                 unit="process",
                 interval_s=(found.low, found.high) if found.count >= levels.FEWEST_PROCESSES else None,
             )

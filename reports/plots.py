@@ -10,7 +10,7 @@ from statistics import median
 
 from markupsafe import Markup
 
-from harness.document import CellLine, CurvePoint
+from harness.document import CLIENTS, CellLine, CurvePoint
 from harness.journal import Run
 from harness.reports.numerals import duration, figure
 from harness.reports.svg import INK, QUIET, RULE, SERIES_COLOURS, TEXT_PX, Panel
@@ -157,7 +157,7 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
     A single size that was not batched this way at all (one image is no batch) is a hollow mark that no line touches.
     """
     drawn = [(series[_name(line)], rates, _alone(line.curve, kind)) for line in lines if (rates := _rates(line.curve, kind))]
-    reach = {_name(line): _intervals(line.curve) for line in lines}
+    reach = {_name(line): _intervals(line.curve, kind) for line in lines}
     panel = Panel(WIDTH, CURVE_HEIGHT)
     every = [point for _, *both in drawn for rates in both for point in rates.items()]
     batches = sorted({batch for batch, _ in every}) or [1]
@@ -171,7 +171,8 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
     def y(rate: float) -> float:
         return FOOT + 12 + (CURVE_HEIGHT - FOOT - 12 - CURVE_TOP) * rate / top
 
-    _frame(panel, [(x(batch), batch) for batch in batches], [(y(tick), tick) for tick in _even_ticks(top)])
+    along = kind if kind == CLIENTS else "images a call"
+    _frame(panel, [(x(batch), batch) for batch in batches], [(y(tick), tick) for tick in _even_ticks(top)], along)
     for one, rates, alone in drawn:
         ends = [(b, *reach[one.name].get(b, (min(m), max(m)))) for b, m in (*rates.items(), *alone.items())]
         spread = [(x(b), y(low), x(b), y(high)) for b, low, high in ends]
@@ -182,17 +183,17 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
         style = {"marker": one.marker, "ms": 5.5, "mew": 1.2, "mfc": "none"}
         panel.line([x(b) for b in alone], hollow, ls="none", color=one.colour, **style)
     spoken = "; ".join(f"{one.name} {_spoken(rates)}{_spoken(alone, ', unbatched ')}" for one, rates, alone in drawn)
-    return Plot(model, kind, f"Images a second by images a call, {kind}: {spoken or 'none'}.", panel.svg(key))
+    return Plot(model, kind, f"Images a second by {along}, {kind}: {spoken or 'none'}.", panel.svg(key))
 
 
-def _frame(panel: Panel, columns: Sequence[tuple[float, int]], rows: Sequence[tuple[float, float]]) -> None:
-    """Grid lines and the words on both axes; ``columns`` and ``rows`` pair a place with its figure."""
+def _frame(panel: Panel, columns: Sequence[tuple[float, int]], rows: Sequence[tuple[float, float]], along: str) -> None:
+    """Grid lines and the words on both axes; ``columns`` and ``rows`` pair a place with its figure, ``along`` names the columns."""
     panel.segments([(CURVE_LEFT, y, WIDTH, y) for y, _ in rows], color=RULE, lw=0.6)
     for y, tick in rows:
         panel.text(CURVE_LEFT - 5, y - 0.38 * TEXT_PX, figure(tick), QUIET, "end")
     for x, batch in columns:
         panel.text(x, FOOT - 3 - 12, str(batch), QUIET, "middle")
-    panel.text((CURVE_LEFT + WIDTH) / 2, 4, "images a call", QUIET, "middle")
+    panel.text((CURVE_LEFT + WIDTH) / 2, 4, along, QUIET, "middle")
 
 
 def _spoken(rates: dict[int, list[float]], before: str = "") -> str:
@@ -210,9 +211,10 @@ def _rates(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:
     return rates
 
 
-def _intervals(curve: Iterable[CurvePoint]) -> dict[int, tuple[float, float]]:
-    """Images a second, low and high, of the interval over processes, by batch, where there is one."""
-    return {p.batch: (p.batch / p.interval_s[1], p.batch / p.interval_s[0]) for p in curve if p.interval_s is not None}
+def _intervals(curve: Iterable[CurvePoint], kind: str) -> dict[int, tuple[float, float]]:
+    """Images a second, low and high, of the interval over processes, by batch, where there is one; the kind's own before others."""
+    points = sorted(curve, key=lambda point: point.batching == kind)
+    return {p.batch: (p.batch / p.interval_s[1], p.batch / p.interval_s[0]) for p in points if p.interval_s is not None}
 
 
 def _even_ticks(top: float) -> list[float]:

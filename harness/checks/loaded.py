@@ -30,9 +30,9 @@ def served(evidence: Evidence) -> Judgement:
         return Judgement(Status.ERRORED, f"in process {broken.job.repeat + 1} of {len(processes)}, {broke(broken)}")
     closed = {clients: _of_clients(processes, clients) for clients in _clients(processes)}
     rates = {
-        clients: figure_interval([point.throughput_per_s for point in fit])
-        for clients, points in closed.items()
-        if len(fit := [point for point in points if not _untrue(point)]) >= levels.FEWEST_PROCESSES
+        clients: figure_interval(figures)
+        for clients, figures in rates_per_s(processes).items()
+        if len(figures) >= levels.FEWEST_PROCESSES
     }
     requests = sum(len(point.latencies_s) for points in closed.values() for point in points)
     measures = tuple(_measures(processes, rates))
@@ -63,6 +63,15 @@ def identity(evidence: Evidence) -> Judgement:
     if not compared:
         return Judgement(Status.INCONCLUSIVE, "no load was measured: it needs more time")
     return Judgement(Status.PASSED, f"{compared} detections under load are those of each client's own picture", compared)
+
+
+def rates_per_s(sweeps: Sequence[Observation]) -> dict[int, tuple[float, ...]]:
+    """By number of clients, answers a second of each process whose load with so many can be believed."""
+    processes = ran(sweeps)
+    return {
+        clients: tuple(point.throughput_per_s for point in _of_clients(processes, clients) if not _untrue(point))
+        for clients in _clients(processes)
+    }
 
 
 def _clients(processes: Sequence[Observation]) -> list[int]:
