@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.doctor import present
+from harness.environment import usable_cores
 from harness.families.detectron2_keypoints import graph_without_decoding
 from harness.families.torchvision_resize import graph_with_size, has_one_size, limits_px
 from harness.families.two_images import TwoImagesSession, graph_of_two, takes_two
@@ -61,10 +63,10 @@ def quiet_onnxruntime() -> Any:
 class OrtSession:
     """An inference session. Inputs and outputs carry the names of the graph that was exported."""
 
-    batching = "a loop over the images"
-
-    def __init__(self, session: Any, onnx_file: Path, signature: Signature) -> None:
+    def __init__(self, session: Any, onnx_file: Path, signature: Signature, at_once: int = 1) -> None:
         self._session, self._onnx_file, self._signature = session, onnx_file, signature
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="run") if at_once > 1 else None
+        self.batching = "a loop over the images" if self._pool is None else f"{at_once} runs of one session at once"
         # The exporter drops an input that no node reads, and the session refuses to be fed it.
         self._fed = {given.name for given in session.get_inputs()}
 
@@ -94,8 +96,13 @@ class OrtSession:
         return dict(zip(self._signature.outputs, answers, strict=True))
 
     def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:
-        """One after the other: the exported graph takes one image."""
-        return [self.run(tensors) for tensors in batch]
+        """The exported graph takes one image: one after the other, or as many as were asked for at once."""
+        return list(map(self.run, batch) if self._pool is None else self._pool.map(self.run, batch))
+
+    def close(self) -> None:
+        """End the threads that runs at once have."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 class OnnxruntimeSession:
@@ -110,6 +117,8 @@ class OnnxruntimeSession:
         *(Variant(f"opset{opset}", build={"opset": opset}, base=False) for opset in (11, 16, 18, 19, 20)),
         Variant("unoptimised", build={"opset": 17}, open={"optimise": False}, base=False),
         Variant("pair_f32", build={"opset": 17, "images": 2}, base=False),
+        Variant("threads", build={"opset": 17, "mend": True}, open={"own_threads": 2}, base=False),
+        Variant("concurrent", build={"opset": 17, "mend": True}, open={"own_threads": 1, "at_once": 0}, base=False),
         Variant("dynamo", build={"opset": 20, "dynamo": True}, base=False),
     )
 
@@ -131,7 +140,7 @@ class OnnxruntimeSession:
         ``variant.build``: ``opset``; ``mend``: torchvision's graph is told the size to resize to, Detectron2's ends at the heatmaps
         of keypoints; ``images`` 2: a graph that takes two at once; ``dynamo``: torch's default exporter.
         """
-        mend, resized = variant.build.get("mend", False), False
+        mend, resized = variant.build.get("mend", False) and _needs_mending(model.spec), False
         graph = graph_of_two(model) if takes_two(variant) else model.graph
         if mend:
             resized = model.spec.family == "torchvision"
@@ -143,11 +152,15 @@ class OnnxruntimeSession:
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
         """Start a session. ``variant.open``: ``threads`` (0: the runtime's own number), ``optimise`` (False turns it off).
 
+        ``own_threads`` of a variant go before the load's ``threads``; of several images ``at_once`` are run at the same time, with
+        0 as many as there are cores.
+
         A provider that cannot start makes ONNX Runtime fall back to the CPU without an error: `OrtSession.effective` tells.
         """
         onnxruntime = quiet_onnxruntime()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = variant.open.get("threads", 0)
+        options.intra_op_num_threads = variant.open.get("own_threads") or variant.open.get("threads", 0)
+        at_once = variant.open.get("at_once", 1) or usable_cores()
         if not variant.open.get("optimise", True):
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers: list[Any] = [_CPU]
@@ -156,10 +169,9 @@ class OnnxruntimeSession:
             onnxruntime.preload_dlls()
             providers.insert(0, (_CUDA, {"use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}))
         onnx_file = artifact / _ONNX
-        session = OrtSession(
-            onnxruntime.InferenceSession(str(onnx_file), options, providers=providers), onnx_file, Signature.read(artifact)
-        )
-        yield TwoImagesSession(session) if takes_two(variant) else session
+        inference = onnxruntime.InferenceSession(str(onnx_file), options, providers=providers)
+        with closing(OrtSession(inference, onnx_file, Signature.read(artifact), at_once)) as session:
+            yield TwoImagesSession(session) if takes_two(variant) else session
 
 
 def _needs_mending(model: ModelSpec) -> bool:

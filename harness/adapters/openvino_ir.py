@@ -138,6 +138,10 @@ class OpenvinoIr:
             base=False,
             mends="int8",
         ),
+        *(
+            Variant(hint, build={**_UNCOMPRESSED, "mend": True}, open={**_F32_ON_CPU, "hint": hint.upper()}, base=False)
+            for hint in ("latency", "throughput")
+        ),
         Variant("auto", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "AUTO"}, base=False, device="any"),
         Variant("gpu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "GPU"}, base=False, device="gpu"),
         Variant("npu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "NPU"}, base=False, device="npu"),
@@ -184,7 +188,8 @@ class OpenvinoIr:
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[GraphSession]:
         """Compile the IR. Raises `Unavailable` where the runtime does not list the device.
 
-        ``variant.open``: ``device`` (a plugin), ``precision``, ``threads`` (0: the runtime's own number).
+        ``variant.open``: ``device`` (a plugin), ``precision``, ``threads`` (0: the runtime's own number), ``hint``: of performance,
+        LATENCY or THROUGHPUT, by which the runtime chooses its streams.
         """
         core = _openvino().Core()
         _demand_device(core, variant)
@@ -193,6 +198,8 @@ class OpenvinoIr:
             config["INFERENCE_PRECISION_HINT"] = variant.open["precision"]
         if variant.open.get("threads", 0) and variant.open.get("device", "CPU") in ("CPU", "AUTO"):
             config["INFERENCE_NUM_THREADS"] = variant.open["threads"]
+        if "hint" in variant.open:
+            config["PERFORMANCE_HINT"] = variant.open["hint"]
         ir = artifact / "model.xml"
         compiled = core.compile_model(core.read_model(ir), variant.open.get("device", "CPU"), config)
         session = IrSession(core, ir, compiled, Signature.read(artifact))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partialmethod
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from harness.adapters import Adapter
 from harness.adapters.torch_eager import ADAPTER as EAGER
 from harness.checks.contract import device_kind
+from harness.environment import usable_cores
 from harness.errors import Unavailable
 from harness.families import Model
 from harness.families.two_images import TwoImagesSession, graph_of_two
@@ -25,7 +28,7 @@ from harness.types import Variant
 GRAPH_BACKENDS = ("openvino_ir", "onnxruntime_session", "torchscript_module")
 ADAPTERS: dict[str, Adapter] = {name: import_module(f"harness.adapters.{name}").ADAPTER for name in GRAPH_BACKENDS}
 # A way round needs a detector of torchvision's or Detectron2's: suites/parity looks at these.
-GRAPHS = [pytest.param(a, v, id=f"{a.name}[{v.id}]") for a in ADAPTERS.values() for v in a.variants if not v.mends]
+GRAPHS = [pytest.param(a, v, id=f"{a.name}[{v.id}]") for a in ADAPTERS.values() for v in a.variants if not v.build.get("mend")]
 PAIRS = [pytest.param(a, v, id=a.name) for a in ADAPTERS.values() for v in a.variants if v.build.get("images") == 2]
 TOLERANCES = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 2e-2, "int8": 5e-2}
 pytestmark = [
@@ -84,6 +87,42 @@ def test_optimisation_that_is_off_shows(model: Model, tmp_path: Path) -> None:
         assert session.effective.provider.endswith("(ORT_DISABLE_ALL)")
 
 
+@pytest.mark.covers("M19")
+@pytest.mark.parametrize(("cores", "kind"), [(3, "3 runs of one session at once"), (1, "a loop over the images")])
+def test_runs_at_once_are_answered_in_order_and_as_alone(
+    cores: int, kind: str, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = ADAPTERS["onnxruntime_session"]
+    variant = next(v for v in adapter.variants if v.id == "concurrent")
+    assert variant.open == {"own_threads": 1, "at_once": 0}
+    monkeypatch.setattr("harness.adapters.onnxruntime_session.usable_cores", lambda: cores)
+    adapter.build(model, replace(variant, build={"opset": 17}), tmp_path)
+    given = [picture(24, 32, seed=seed) for seed in range(8)]
+    with adapter.open(tmp_path, variant, "cpu") as session:
+        assert (session.batching, session.effective.threads) == (kind, 1)
+        together, alone = session.run_many(given), [session.run(one) for one in given]
+    for several, single in zip(together, alone, strict=True):
+        for name, value in single.items():
+            np.testing.assert_array_equal(several[name], value)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("run_")]
+
+
+@pytest.mark.covers("M19")
+def test_the_runtime_opens_the_streams_that_a_hint_asks_for(model: Model, tmp_path: Path) -> None:
+    adapter = ADAPTERS["openvino_ir"]
+    hints = [v for v in adapter.variants if v.id in ("latency", "throughput")]
+    assert [v.open["hint"] for v in hints] == ["LATENCY", "THROUGHPUT"]
+    adapter.build(model, replace(hints[0], build={"compress_to_fp16": False}), tmp_path)
+    streams = []
+    for variant in hints:
+        with adapter.open(tmp_path, variant, "cpu") as session:
+            streams.append(session.effective.streams)
+            jobs = 1 if session.batching == "a loop over the images" else int(session.batching.partition(" ")[0])
+            assert jobs == session.effective.streams
+    assert streams[0] == 1
+    assert streams[1] == 1 if usable_cores() == 1 else streams[1] > 1
+
+
 def test_a_device_that_is_not_there_costs_no_conversion(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = ADAPTERS["openvino_ir"]
     monkeypatch.setitem(
@@ -123,8 +162,6 @@ def test_pictures_in_twos_are_answered_in_order_as_the_live_graph_answers_each(
 
 
 def test_a_stage_is_not_given_two_images(model: Model) -> None:
-    from dataclasses import replace
-
     stage = replace(model, graph=replace(model.graph, example={"features": model.graph.example["image"]}))
     with pytest.raises(Unavailable, match="stages"):
         graph_of_two(stage)
