@@ -16,6 +16,7 @@ import platformdirs
 from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, Judgement, judge
+from harness.checks.measured import fit_figures_s
 from harness.document import CellLine
 from harness.errors import HarnessError, RunFolderError, UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet
@@ -25,6 +26,7 @@ from harness.fixtures.models import DEFAULT_MODELS, QUICK_MODELS
 from harness.journal import RunWriter
 from harness.options import Options
 from harness.plan import DEVICES, PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
+from harness.replay import Replay
 from harness.rounds import sweep_jobs
 from harness.stages.bisect import conclusion
 from harness.types import Cell, Job, ModelSpec, Observation, Purpose, Record, Status
@@ -259,6 +261,13 @@ class LiveRun:
             self._writer.exhibit(line)
         self._writer.finish(cut_off)
 
+    def replay(self, cell: Cell) -> Replay:
+        """What was timed of one image of a cell: of each fit process its figure, or in a survey each warm call."""
+        figures = tuple(fit_figures_s(self.sweeps(cell), 1).values()) if self._by_cell[cell].swept else ()
+        timing = None if self._by_cell[cell].swept else self._observations.get(job(cell, Purpose.TIMING))
+        surveyed = [second for point in (timing.curve if timing else ()) if point.batch == 1 for second in point.predict_s]
+        return Replay(cell, figures or surveyed, {"unit": "process" if figures else "call", "run": self.folder.name})
+
     def unmet_requirements(self) -> list[str]:
         """A sentence for each ``--require``d backend, model or device of which nothing was compared."""
         told = (Status.PASSED, Status.FAILED, Status.WAIVED)
@@ -323,7 +332,7 @@ class LiveRun:
         words += ["--backend", cell.backend]
         words += ["--adapter", self.plan.as_typed[cell.backend]] if cell.backend in self.plan.as_typed else []
         words += ["--quick"] if options.quick else []
-        words += ["--only", "throughput"] if check.at == "swept" else []
+        words += ["--only", "throughput"] if check.at in ("swept", "loaded") else []
         return shlex.join([*words, "--check", check.id])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ PLAN = pytest.StashKey["Plan"]()
 REPORTER = pytest.StashKey[Any]()
 """What `harness run` hangs in before pytest starts: something with the methods of `harness.telling.Reporter`."""
 
+
+_BENCHMARK = "benchmark"
+"""pytest-benchmark's plugin, and its fixture."""
 
 _ACTIONS: dict[str, dict[str, Any]] = {
     "list": {"action": "append"},
@@ -74,6 +77,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A demand that is planned for no cell is no test of this run."""
     items[:] = [item for item in items if item.get_closest_marker("check") is None or _key(item) is not None]
+    for item in items:
+        names = getattr(item, "fixturenames", [])
+        if "replayed" in names and item.config.pluginmanager.has_plugin(_BENCHMARK):
+            # After the others, whose marker it must find; ``--benchmark-only`` and ``--benchmark-skip`` look for it here.
+            names.append(_BENCHMARK)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -109,6 +117,16 @@ def verdict(request: pytest.FixtureRequest) -> Verdict:
     if record.status in ("errored", "missing"):
         raise NotJudged(f"{record.status}: {record.reason}\n  {record.reproduce}")
     return Verdict(record, strict_waivers=run.plan.options.strict_waivers)
+
+
+@pytest.fixture
+def replayed(request: pytest.FixtureRequest, verdict: Verdict) -> Callable[[], None]:
+    """Hands what was timed on to pytest-benchmark, where that is loaded, when it is called."""
+    if not request.config.pluginmanager.has_plugin(_BENCHMARK):
+        return lambda: None
+    replay = request.config.stash[RUN].replay(verdict.record.cell)
+    request.node.add_marker(pytest.mark.benchmark(timer=replay.timer, group=replay.group))
+    return lambda: replay.feed(request.getfixturevalue(_BENCHMARK))
 
 
 class NotJudged(Exception):

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.plugin import Verdict
 
 
 @pytest.mark.check("throughput.batch_curve")
 @pytest.mark.covers("M19")
-def test_batch_curve(verdict: Verdict) -> None:
+def test_batch_curve(verdict: Verdict, replayed: Callable[[], None]) -> None:
+    replayed()
     verdict.demand()
 
 
 @pytest.mark.check("throughput.measured")
 @pytest.mark.covers("M19")
-def test_measured(verdict: Verdict) -> None:
+def test_measured(verdict: Verdict, replayed: Callable[[], None]) -> None:
+    replayed()
     verdict.demand()
 
 
