@@ -3,7 +3,8 @@
 ``service`` is the `@bentoml.service` class of `harness.serving.service` over the plain store, which ``harness serve`` starts too;
 ``batched`` the same with BentoML's adaptive batching, requests that come together answered in one call;
 ``bento`` is the same, built, exported, imported into another home and served from there. ``legacy`` is the service that BentoML's
-guides write over its own routes, with what these lose; ``legacy_mended`` adds the lines that a user needs.
+guides write over its own routes, with what these lose; ``legacy_mended`` adds the lines that a user needs, ``legacy_batched`` to
+these a signature that says ``batchable``, so that the runner batches.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -99,12 +100,15 @@ class BentomlService:
         Variant("bento", build={"bento": True}, base=False),
         Variant("legacy", build={"legacy": True}, base=False),
         Variant("legacy_mended", build={"legacy": True, "mended": True}, open={"mended": True}, base=False, mends="legacy"),
+        Variant("legacy_batched", build={"legacy": True, "mended": True, "batched": True}, open={"mended": True}, base=False),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
         """What the store holds is served; the library's own routes know no ``LazyConfig``."""
         if variant.build.get("bento") and not (find_spec("uv") or shutil.which("uv")):
             return "`bentoml build` needs uv and would install it: pip install -c constraints.txt 'detection-harness[serve]'"
+        if variant.build.get("batched") and model.family == "detectron2":
+            return "The runner is of a DefaultPredictor, which takes one picture a call: there is nothing to batch."
         return STORE.declines(model, _route(model), device) if variant.build.get("legacy") else None
 
     def build(self, model: Model, variant: Variant, artifact: Path) -> None:
@@ -112,6 +116,8 @@ class BentomlService:
         from harness.serving.bento import build_bento
         from harness.serving.store import PlainStore
 
+        if variant.build.get("batched"):
+            model = replace(model, attached={**model.attached, "signatures": {"__call__": {"batchable": True, "batch_dim": 0}}})
         if variant.build.get("legacy"):
             STORE.build(model, _route(model.spec, mended=variant.build.get("mended", False)), artifact)
             return
