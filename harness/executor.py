@@ -82,6 +82,7 @@ class Executor:
         progress: Callable[[Job, str], None] = quiet,
     ) -> None:
         self._setting = setting
+        cells = tuple(cells)
         self._cells = {(c.cell.model, c.cell.backend, c.cell.variant): c for c in cells}
         self._jobs = jobs
         self._artifacts = artifacts
@@ -89,6 +90,8 @@ class Executor:
         self._done = {job: threading.Event() for job in jobs}
         self._unwritten: dict[Job, Observation] = {}
         self._sweeps = [job for job in jobs if job.purpose is Purpose.SWEEP]
+        served = {planned.cell for planned in cells if planned.served}
+        self._measure_s = process_seconds(self._sweeps, setting.budget_s, served)
         self._swept_from = 0.0
         self._stop = threading.Event()
         self._judged = threading.Event()
@@ -273,7 +276,7 @@ class Executor:
             scratch=str(scratch),
             shared=str(self._shared),
             seed=SEED,
-            measure_s=process_seconds(self._sweeps, self._setting.budget_s) if job.purpose is Purpose.SWEEP else 0.0,
+            measure_s=self._measure_s if job.purpose is Purpose.SWEEP else 0.0,
             memory_bytes=self._setting.limits.memory_bytes,
             import_paths=self._setting.import_paths,
         )

@@ -7,13 +7,16 @@ cells is that of one round.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from harness import levels
 from harness.types import Cell, Job, Load, Purpose
 
 OPENING_S = 2.5
 """What a process takes before and after it measures, of what a budget of seconds must hold."""
+
+SERVER_OPENING_S = 9.0
+"""The same of a process that starts a server, whose own processes import the libraries once more and are stopped again."""
 
 LEAST_S = 0.5
 """What every process may measure, however small the budget."""
@@ -37,10 +40,11 @@ def in_rounds(jobs: Iterable[Job]) -> list[Job]:
     return sorted(given, key=place)
 
 
-def process_seconds(jobs: Sequence[Job], budget_s: float) -> float:
-    """What one process may measure, so that as many as a verdict needs fit into the budget."""
-    cells = len({job.cell for job in jobs}) or 1
-    return max(LEAST_S, budget_s / (levels.FEWEST_PROCESSES * cells) - OPENING_S)
+def process_seconds(jobs: Sequence[Job], budget_s: float, served: Collection[Cell] = ()) -> float:
+    """What one process may measure, so that as many as a verdict needs fit into the budget; those of ``served`` start servers."""
+    cells = {job.cell for job in jobs}
+    opening_s = sum(SERVER_OPENING_S if cell in served else OPENING_S for cell in cells)
+    return max(LEAST_S, (budget_s / levels.FEWEST_PROCESSES - opening_s) / (len(cells) or 1))
 
 
 def deadline_s(job: Job, jobs: Sequence[Job], budget_s: float) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import levels
-from harness.rounds import LEAST_S, OPENING_S, deadline_s, in_rounds, process_seconds, sweep_jobs
+from harness.rounds import LEAST_S, OPENING_S, SERVER_OPENING_S, deadline_s, in_rounds, process_seconds, sweep_jobs
 from harness.types import Cell, Job
 
 pytestmark = pytest.mark.covers("M19")
@@ -54,3 +54,11 @@ def test_a_budget_holds_as_many_processes_as_a_verdict_needs(counts: list[int], 
 def test_no_jobs_take_no_time() -> None:
     assert in_rounds([]) == []
     assert process_seconds([], 10.0) > 0
+
+
+def test_a_server_takes_longer_to_start_and_leaves_less_for_all() -> None:
+    cells = [Cell("m", backend, "v", "cpu") for backend in ("torch_eager", "bentoml_service")]
+    given_jobs = [job for cell in cells for job in sweep_jobs(cell)]
+    seconds = process_seconds(given_jobs, 300.0, {cells[1]})
+    assert levels.FEWEST_PROCESSES * (2 * seconds + OPENING_S + SERVER_OPENING_S) == pytest.approx(300.0)
+    assert seconds < process_seconds(given_jobs, 300.0)
