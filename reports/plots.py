@@ -20,7 +20,7 @@ MOST_MODELS = 12
 """Models with figures: nobody reads hundreds, and the scoreboard has the numbers of all."""
 
 WIDTH, ROW, FOOT = 320.0, 36.0, 24.0
-CURVE_HEIGHT, CURVE_LEFT, CURVE_TOP = 190.0, 34.0, 10.0
+CURVE_HEIGHT, CURVE_LEFT, CURVE_TOP, CURVE_FOOT = 204.0, 34.0, 10.0, 38.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _curve(key: str, model: str, lines: Sequence[CellLine], kind: str, series: d
         return CURVE_LEFT + 12 + (WIDTH - CURVE_LEFT - 24) * math.log(batch / batches[0]) / span
 
     def y(rate: float) -> float:
-        return FOOT + 12 + (CURVE_HEIGHT - FOOT - 12 - CURVE_TOP) * rate / top
+        return CURVE_FOOT + 12 + (CURVE_HEIGHT - CURVE_FOOT - 12 - CURVE_TOP) * rate / top
 
     along = kind if kind == CLIENTS else "images a call"
     _frame(panel, [(x(batch), batch) for batch in batches], [(y(tick), tick) for tick in _even_ticks(top)], along)
@@ -192,7 +192,7 @@ def _frame(panel: Panel, columns: Sequence[tuple[float, int]], rows: Sequence[tu
     for y, tick in rows:
         panel.text(CURVE_LEFT - 5, y - 0.38 * TEXT_PX, figure(tick), QUIET, "end")
     for x, batch in columns:
-        panel.text(x, FOOT - 3 - 12, str(batch), QUIET, "middle")
+        panel.text(x, CURVE_FOOT - 3 - 12, str(batch), QUIET, "middle")
     panel.text((CURVE_LEFT + WIDTH) / 2, 4, along, QUIET, "middle")
 
 
