@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,8 @@ import platformdirs
 
 from harness import __version__, doctor, environment, levels, registry
 from harness.checks import CHECKS
-from harness.checks.loaded import rates_per_s
-from harness.checks.measured import fit_figures_s
+from harness.curves import measured_curve
 from harness.document import (
-    CLIENTS,
     CellKey,
     CellLine,
     CheckEntry,
@@ -36,7 +34,6 @@ from harness.document import (
     TestedVersions,
     WaiverEntry,
 )
-from harness.intervals import figure_interval
 from harness.types import Cell, Job, JobError, ModelSpec, Observation, Purpose, digest
 
 if TYPE_CHECKING:
@@ -134,7 +131,7 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation], sweeps:
         CurvePoint(batch=p.batch, batching=p.kind, predict_s=p.predict_s, warmup_calls=p.warmup_calls)
         for p in (timing.curve if timing else ())
     ]
-    curve = (*surveyed, *_swept(sweeps))
+    curve = (*surveyed, *measured_curve(sweeps))
     errors = [o.error for o in seen.values() if o.error is not None]
     peaks = [o.peak_rss_bytes for o in seen.values() if o.peak_rss_bytes is not None and o.job.purpose is not Purpose.BUILD]
     return CellLine(
@@ -162,37 +159,6 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation], sweeps:
         declined=planned.unmet,
         error=ErrorEntry(kind="broken", stage="import", message=planned.broken) if planned.broken else _error(errors),
     )
-
-
-def _swept(sweeps: Sequence[Observation]) -> Iterator[CurvePoint]:
-    """The curve over processes: of those that were fit at each batch size."""
-    points = [point for seen in sweeps if seen.sweep is not None for point in seen.sweep.points]
-    kinds = {point.batch: point.kind for point in points}
-    for batch in sorted(kinds):
-        fit = tuple(fit_figures_s(sweeps, batch).values())
-        if fit:
-            found = figure_interval(fit)
-            yield CurvePoint(
-                batch=batch,
-                batching=kinds[batch],
-                predict_s=fit,
-                warmup_calls=sum(point.warmup * point.calls for point in points if point.batch == batch),
-                unit="process",
-                interval_s=(found.low, found.high) if found.count >= levels.FEWEST_PROCESSES else None,
-            )
-    for clients, rates in rates_per_s(sweeps).items():
-        if rates:
-            # What so many clients wait for one answer each, as so many images a call would take.
-            fit = tuple(clients / rate for rate in rates)
-            found = figure_interval(fit)
-            yield CurvePoint(
-                batch=clients,
-                batching=CLIENTS,
-                predict_s=fit,
-                warmup_calls=0,
-                unit="process",
-                interval_s=(found.low, found.high) if found.count >= levels.FEWEST_PROCESSES else None,
-            )
 
 
 def not_run(job: Job, planned: PlannedCell) -> Observation:

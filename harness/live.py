@@ -16,7 +16,7 @@ import platformdirs
 from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, Judgement, judge
-from harness.checks.measured import fit_figures_s
+from harness.checks.fit import fit_figures_s
 from harness.document import CellLine
 from harness.errors import HarnessError, RunFolderError, UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet

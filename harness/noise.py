@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import __version__, environment
-from harness.checks.measured import fit_figures_s
+from harness.checks.fit import fit_figures_s
 from harness.errors import HarnessError
 from harness.intervals import DISCOVERY_RATE, regressed, smallest_detectable
 from harness.live import LiveRun, Plan

@@ -239,9 +239,7 @@ def _is_timed(check: Check, cell: PlannedCell) -> bool:
     """The survey, or what is measured: the reference is not compared with itself."""
     if check.at not in ("swept", "loaded"):
         return cell.timed
-    if check.at == "loaded" and not cell.served:
-        return False
-    return cell.swept and not (cell.is_reference and Purpose.SWEEP in check.reference)
+    return cell.swept and (check.at == "swept" or cell.served) and not (cell.is_reference and Purpose.SWEEP in check.reference)
 
 
 def reference_of(cell: Cell) -> Cell:

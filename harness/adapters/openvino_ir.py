@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CLASSES = {"i4": "int4", "u4": "int4", "i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _FROM_LOWEST = ("int4", "int8", "bf16", "fp16", "fp32")
 _UNCOMPRESSED = {"compress_to_fp16": False}
+_MENDED = {**_UNCOMPRESSED, "mend": True}
 _F32_ON_CPU = {"device": "CPU", "precision": "f32"}
 _ONNX_OPSET = 17
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
@@ -116,19 +117,12 @@ class OpenvinoIr:
     requires = ("openvino", "torch")
     variants = (
         Variant("f32", build=_UNCOMPRESSED, open=_F32_ON_CPU),
-        Variant("f32_mended", build={**_UNCOMPRESSED, "mend": True}, open=_F32_ON_CPU, mends="f32"),
+        Variant("f32_mended", build=_MENDED, open=_F32_ON_CPU, mends="f32"),
         Variant("onnx_f32", build={**_UNCOMPRESSED, "route": "onnx"}, open=_F32_ON_CPU, base=False),
         Variant("pair_f32", build={**_UNCOMPRESSED, "images": 2}, open=_F32_ON_CPU, base=False),
         Variant("f32_compressed", build={"compress_to_fp16": True}, open=_F32_ON_CPU, precision="fp16", base=False),
         Variant("default_precision", build=_UNCOMPRESSED, open={"device": "CPU"}, precision="default", base=False),
-        Variant(
-            "default_precision_mended",
-            build={**_UNCOMPRESSED, "mend": True},
-            open={"device": "CPU"},
-            precision="default",
-            base=False,
-            mends="default_precision",
-        ),
+        Variant("default_precision_mended", _MENDED, {"device": "CPU"}, precision="default", base=False, mends="default_precision"),
         Variant("int8", build={**_UNCOMPRESSED, "int8": True}, open=_F32_ON_CPU, precision="int8", base=False),
         Variant(
             "int8_mended",
@@ -138,10 +132,8 @@ class OpenvinoIr:
             base=False,
             mends="int8",
         ),
-        *(
-            Variant(hint, build={**_UNCOMPRESSED, "mend": True}, open={**_F32_ON_CPU, "hint": hint.upper()}, base=False)
-            for hint in ("latency", "throughput")
-        ),
+        Variant("latency", build=_MENDED, open={**_F32_ON_CPU, "hint": "LATENCY"}, base=False),
+        Variant("throughput", build=_MENDED, open={**_F32_ON_CPU, "hint": "THROUGHPUT"}, base=False),
         Variant("auto", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "AUTO"}, base=False, device="any"),
         Variant("gpu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "GPU"}, base=False, device="gpu"),
         Variant("npu", build=_UNCOMPRESSED, open={**_F32_ON_CPU, "device": "NPU"}, base=False, device="npu"),

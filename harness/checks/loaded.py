@@ -12,7 +12,7 @@ from statistics import mean
 from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.differences import unequal
-from harness.checks.measured import disturbed, ran, span
+from harness.checks.fit import disturbed, ran, span
 from harness.checks.parity import precision_class
 from harness.checks.reference import fault, limits, noise_floor
 from harness.checks.rules import broke

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import other_than_asked
+from harness.checks.fit import fit_figures_s, points_of, ran, span, too_few, untimed
 from harness.checks.parity import precision_class
 from harness.checks.reference import fault, limits, noise_floor
 from harness.checks.rules import broke
 from harness.compare import compare
 from harness.intervals import Interval, figure_interval, percentile, ratio_interval
 from harness.sweep import PAYS, read_name
-from harness.types import Measure, Observation, Purpose, Status, SweepPoint
+from harness.types import Measure, Observation, Purpose, Status
 
 if TYPE_CHECKING:
     from harness.detections import Detections
@@ -36,17 +37,15 @@ def measured(evidence: Evidence) -> Judgement:
     differs = next((words for seen in processes if (words := other_than_asked(evidence, seen.effective))), None)
     if differs:
         return Judgement(Status.ERRORED, f"{differs}: see contract.effective")
-    samples = sum(len(point.seconds) for seen in processes for point in _points(seen))
-    batches = sorted({point.batch for seen in processes for point in _points(seen)})
+    samples = sum(len(point.seconds) for seen in processes for point in points_of(seen))
+    batches = sorted({point.batch for seen in processes for point in points_of(seen)})
     rates = {batch: found for batch in batches if (found := _rate(processes, batch)) is not None}
     measures = tuple(measure for batch in batches for measure in _measures(processes, batch, rates.get(batch)))
     if 1 not in rates:
-        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, 1), samples, (*measures, *_once(processes)))
-    untrue = next(
-        (batch for batch in batches if batch not in rates and _untimed(processes, batch) >= levels.FEWEST_PROCESSES), None
-    )
+        return Judgement(Status.INCONCLUSIVE, too_few(evidence.sweeps, 1), samples, (*measures, *_once(processes)))
+    untrue = next((batch for batch in batches if batch not in rates and untimed(processes, batch) >= levels.FEWEST_PROCESSES), None)
     if untrue is not None:
-        return Judgement(Status.INCONCLUSIVE, _too_few(evidence.sweeps, untrue), samples, (*measures, *_once(processes)))
+        return Judgement(Status.INCONCLUSIVE, too_few(evidence.sweeps, untrue), samples, (*measures, *_once(processes)))
     return Judgement(Status.PASSED, _curve_words(processes, rates), samples, (*measures, *_once(processes)))
 
 
@@ -59,7 +58,7 @@ def ratio(evidence: Evidence) -> Judgement:
         whose = "" if len(own) <= len(reference) else "of the reference, "
         return Judgement(
             Status.INCONCLUSIVE,
-            f"{whose}{_too_few(short, 1)}"
+            f"{whose}{too_few(short, 1)}"
             if min(len(own), len(reference)) < levels.FEWEST_PROCESSES
             else f"{len(pairs)} pairs of processes of one round, {levels.FEWEST_PROCESSES} needed",
             len(pairs),
@@ -117,70 +116,6 @@ def caching(evidence: Evidence) -> Judgement:
     return Judgement(Status.PASSED, words, len(again), measures)
 
 
-def ran(sweeps: Sequence[Observation]) -> list[Observation]:
-    """The processes that began: those for which no time was left are none."""
-    return [seen for seen in sweeps if seen.error is None or seen.error.kind != "budget"]
-
-
-def _points(seen: Observation) -> tuple[SweepPoint, ...]:
-    return seen.sweep.points if seen.sweep is not None else ()
-
-
-def fit_figures_s(sweeps: Sequence[Observation], batch: int) -> dict[int, float]:
-    """By repeat, the median of a call's warm samples in seconds: of processes that were steady, undisturbed and honest."""
-    found: dict[int, float] = {}
-    for seen in ran(sweeps):
-        point = seen.sweep.at(batch) if seen.sweep is not None else None
-        if seen.sweep is None or point is None or disturbed(seen):
-            continue
-        if point.steady and len(point.warm) >= levels.MEDIAN_SAMPLES and _between(point) <= levels.HARNESS_SHARE:
-            found[seen.job.repeat] = median(point.warm)
-    return found
-
-
-def disturbed(seen: Observation) -> str:
-    """What else the machine did while a process measured, in words; empty where it did nothing."""
-    return seen.sweep.disturbed[0] if seen.sweep is not None and seen.sweep.disturbed else ""
-
-
-def _between(point: SweepPoint) -> float:
-    """The share of a timed loop's wall-clock time that was not in its calls: what the harness took, or the clock missed.
-
-    By so much do images by the wall clock and images by latency disagree.
-    """
-    wall_s = point.spent_s - point.first_s
-    if not point.seconds or wall_s <= 0:
-        return 0.0
-    # Where several calls make a sample, the second call stands apart: it is in none.
-    apart_s = sum(point.seconds) / len(point.seconds) if point.calls > 1 else 0.0
-    return 1 - (point.calls * sum(point.seconds) + apart_s) / wall_s
-
-
-def _untimed(sweeps: Sequence[Observation], batch: int) -> int:
-    """In how many processes more than the harness may take was not in the calls of a batch size."""
-    points = [point for seen in sweeps if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
-    return sum(_between(point) > levels.HARNESS_SHARE for point in points)
-
-
-def _too_few(sweeps: Sequence[Observation], batch: int) -> str:
-    """Why there are no figures of at least as many processes as are needed, in words."""
-    processes = ran(sweeps)
-    good = len(fit_figures_s(sweeps, batch))
-    words = f"batch {batch} was steady and undisturbed in {good} of {len(processes)} processes, {levels.FEWEST_PROCESSES} needed"
-    unfit = [why for seen in processes if (why := disturbed(seen))]
-    reasons = [f"{len(unfit)} were disturbed: {unfit[0]}"] if unfit else []
-    points = [point for seen in processes if seen.sweep is not None and (point := seen.sweep.at(batch)) is not None]
-    between = [_between(point) for point in points if _between(point) > levels.HARNESS_SHARE]
-    reasons += [f"in {len(between)} the calls are {max(between):.1%} short of the time that passed"] if between else []
-    short = sum(len(point.warm) < levels.MEDIAN_SAMPLES for point in points)
-    reasons += [f"{short} had fewer than {levels.MEDIAN_SAMPLES} warm calls"] if short else []
-    moving = sum(not point.steady for point in points)
-    reasons += [f"{moving} were not steady"] if moving else []
-    spent = next((seen.error.message for seen in sweeps if seen.error is not None and seen.error.kind == "budget"), None)
-    reasons += [spent] if spent else []
-    return f"{words} ({'; '.join(reasons)})" if reasons else words
-
-
 def _rate(sweeps: Sequence[Observation], batch: int) -> Interval | None:
     """Images a second over processes, with its interval; None where too few were fit."""
     figures = list(fit_figures_s(sweeps, batch).values())
@@ -224,19 +159,14 @@ def _curve_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -
     best = max(rates, key=lambda batch: rates[batch].estimate)
     knee = min(batch for batch in rates if rates[batch].estimate * (1 + PAYS) >= rates[best].estimate)
     at = rates[knee]
-    kind = next(point.kind for seen in sweeps for point in _points(seen) if point.batch == knee)
+    kind = next(point.kind for seen in sweeps for point in points_of(seen) if point.batch == knee)
     words = f"{at.estimate:.3g} images/s at batch {knee} ({kind}), {span(at)} over {at.count} processes"
     words += "" if knee == 1 else f"; {rates[1].estimate:.3g} one at a time"
-    stopped = next((point for seen in sweeps for point in _points(seen) if point.stopped), None)
+    stopped = next((point for seen in sweeps for point in points_of(seen) if point.stopped), None)
     if stopped is not None:
         return f"{words}; batch {stopped.batch}: {stopped.stopped}"
-    larger = sorted({point.batch for seen in sweeps for point in _points(seen)} - rates.keys())
+    larger = sorted({point.batch for seen in sweeps for point in points_of(seen)} - rates.keys())
     return f"{words}; batch {larger[0]} is not established: it needs more time" if larger else f"{words}; more gains nothing"
-
-
-def span(found: Interval) -> str:
-    """The interval in words."""
-    return f"{found.low:.3g} to {found.high:.3g}"
 
 
 def _other_work(evidence: Evidence) -> str:

@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.fixture(scope="module", params=["torch_eager", "onnxruntime_session"])
 def predict(request: pytest.FixtureRequest, model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
     """What a session of the backend is asked for one picture, without anything of the harness around it."""
-    adapter, folder = load_adapter(f"harness.adapters.{request.param}:ADAPTER"), tmp_path_factory.mktemp(request.param)
+    adapter, folder = load_adapter(request.param), tmp_path_factory.mktemp(request.param)
     variant = adapter.variants[0]
     adapter.build(model, variant, folder)
     processor = family(model.spec.family).processor(model.spec)
@@ -86,7 +86,7 @@ def test_the_harness_adds_under_a_percent_to_a_bare_loop(predict: Callable[..., 
 
 @pytest.mark.parametrize("hint", ["latency", "throughput"])
 def test_openvinos_own_benchmark_has_the_same_figure(hint: str, model: Model, tmp_path: Path) -> None:
-    adapter: Any = load_adapter("harness.adapters.openvino_ir:ADAPTER")
+    adapter: Any = load_adapter("openvino_ir")
     variant = next(one for one in adapter.variants if one.id == hint)
     adapter.build(model, variant, tmp_path)
     tensors = family(model.spec.family).processor(model.spec).prepare(pictures()[0])

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.covers("M19", "M20")
 CELL = Cell("tiny", "candidate", "f32", "cpu")
 
 
+@pytest.mark.alone
 def test_every_figure_is_a_round_in_its_order(benchmark: object) -> None:
     """On the fixture itself, whose clock is exchanged as a marker would."""
     replay = Replay(CELL, (0.5, 0.25, 2.0), {"unit": "process"})
@@ -50,4 +51,4 @@ def test_the_suites_feed_it_and_its_own_options_pick_the_timed_tests(tmp_path: P
         assert one["group"] == "tv_ssdlite_tiny@cpu, one image"
         assert one["extra_info"]["unit"] == "call"
         assert one["stats"]["data"] == pytest.approx(timed[one["extra_info"]["backend"]])
-        assert one["stats"]["rounds"] >= 11
+        assert one["stats"]["rounds"] == len(one["stats"]["data"]) > 0

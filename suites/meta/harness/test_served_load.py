@@ -70,7 +70,8 @@ def test_one_after_the_other_gains_nothing_and_ends_before_all_clients(loaded: t
         assert point.seconds == LEAST_S
         assert point.throughput_per_s < 1 / CALL_S
         assert len(point.latencies_s) >= levels.MEDIAN_SAMPLES
-        assert np.median(point.latencies_s) >= 0.9 * point.offered * CALL_S
+        # Whoever waits for a lock is not served in order: of the latencies the mean alone is known.
+        assert np.mean(point.latencies_s) >= 0.8 * point.offered * CALL_S
         assert point.refused == 0
         assert set(point.formed) == {3}
 

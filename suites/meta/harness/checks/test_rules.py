@@ -33,7 +33,7 @@ from harness.suites.meta.harness.answers import (
 from harness.suites.meta.harness.behaviours import behaved
 from harness.suites.meta.harness.timings import point, process
 from harness.sweep import answer_name
-from harness.types import JobError, Observation, Purpose, Reply, Status, TimingPoint, Variant
+from harness.types import JobError, LoadPoint, Observation, Purpose, Reply, Status, TimingPoint, Variant
 
 PICTURES = deck(one=grid(4), two=changed(grid(5), box_px=1.0), single=grid(1), crowded=grid(CAP, 10.0, 14.0))
 TALLER_PX = 8
@@ -59,10 +59,9 @@ REPLIES = {
     "drawn": Reply(200, "image/png", "[4, 6, 3] a digest"),
     "drawn here": Reply(200, "", "[4, 6, 3] a digest"),
 }
-SWEEPS = tuple(
-    process(n, point(1, 0.02), answers={answer_name(1, name): ANSWERS[name] for name in ("one", "two")})
-    for n in range(FEWEST_PROCESSES)
-)
+TIMED = {answer_name(asked, name): ANSWERS[name] for asked in (1, "2 clients") for name in ("one", "two")}
+LOAD = LoadPoint("closed", 2, 0.0, 4.0, 1.0, (0.04,) * 30, 50.0, 0, 0.0)
+SWEEPS = tuple(process(n, point(1, 0.02), answers=TIMED, loads=(LOAD,)) for n in range(FEWEST_PROCESSES))
 CURVE = tuple(TimingPoint(batch, "a loop", (0.01,) * 11, 2) for batch in (1, 2))
 
 
