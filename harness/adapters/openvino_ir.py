@@ -84,7 +84,8 @@ class IrSession:
 
     def run(self, tensors: Tensors) -> Tensors:
         """Named tensors in, named tensors out; the outputs are copies."""
-        self._request.infer(self._inputs(tensors))
+        # What it gives is a view of what is copied below: without being told so it makes a copy of its own.
+        self._request.infer(self._inputs(tensors), share_outputs=True)
         return self._named(self._request)
 
     def run_many(self, batch: Sequence[Tensors]) -> list[Tensors]:

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -21,7 +21,7 @@ import pytest
 from harness import levels
 from harness.detections import Pixels
 from harness.families import Model, family
-from harness.intervals import ratio_interval
+from harness.intervals import ratio_interval, regressed
 from harness.registry import load_adapter
 from harness.suites.meta.harness.adapters.detectors import THEIR_WARNINGS, changed_in_memory, pictures
 from harness.sweep import Bounds, Watch, sweep
@@ -29,8 +29,8 @@ from harness.sweep import Bounds, Watch, sweep
 pytestmark = [pytest.mark.covers("M19"), pytest.mark.alone, *THEIR_WARNINGS]
 MODEL = "tv_ssdlite_tiny"
 ROUNDS = 12
-CALLS = 60
-APP_ROUNDS, APP_S = 5, 4.0
+CALLS = 40
+APP_ROUNDS, APP_S = 6, 2.0
 APP_LEVEL = 0.03
 """Of a figure of benchmark_app's, by how much the harness's own may differ."""
 
@@ -56,6 +56,11 @@ def predict(request: pytest.FixtureRequest, model: Model, tmp_path_factory: pyte
         yield session.predict if request.param == "torch_eager" else graph
 
 
+def beyond(base: Sequence[float], other: Sequence[float], margin: float) -> bool:
+    """Whether the other is larger by more than the margin, by the rule of regressions: every second pair is a measurement."""
+    return regressed((base[::2], other[::2]), (base[1::2], other[1::2]), margin)
+
+
 def test_the_harness_adds_under_a_percent_to_a_bare_loop(predict: Callable[..., Any]) -> None:
     picture = pictures()[0]
     for _ in range(20):
@@ -78,10 +83,7 @@ def test_the_harness_adds_under_a_percent_to_a_bare_loop(predict: Callable[..., 
     for number in range(ROUNDS):
         for side in (bare, timed) if number % 2 else (timed, bare):
             side()
-    found = ratio_interval(bare_s, timed_s)
-    # On a machine that is not quiet the interval is wide: then all that is said is that it is not more.
-    assert found.low <= 1 + levels.HARNESS_SHARE, found
-    assert found.estimate <= 1 + 3 * levels.HARNESS_SHARE, found
+    assert not beyond(bare_s, timed_s, levels.HARNESS_SHARE), ratio_interval(bare_s, timed_s)
 
 
 @pytest.mark.parametrize("hint", ["latency", "throughput"])
@@ -102,9 +104,8 @@ def test_openvinos_own_benchmark_has_the_same_figure(hint: str, model: Model, tm
                     theirs.append(_of_the_app(tmp_path, hint, tensors[name].shape))
                 else:
                     own.append(_per_second(ask, len(several)))
-    found = ratio_interval(theirs, own)
-    assert found.low <= 1 + APP_LEVEL, (found, own, theirs)
-    assert found.high >= 1 - APP_LEVEL, (found, own, theirs)
+    assert not beyond(theirs, own, APP_LEVEL), (ratio_interval(theirs, own), theirs, own)
+    assert not beyond(own, theirs, APP_LEVEL), (ratio_interval(theirs, own), theirs, own)
 
 
 def _per_second(ask: Callable[[], Any], images: int) -> float:
@@ -127,4 +128,4 @@ def _of_the_app(folder: Path, hint: str, shape: tuple[int, ...]) -> float:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     told = json.loads((folder / "benchmark_report.json").read_text())["execution_results"]
-    return 1e3 / float(told["latency_median"]) if hint == "latency" else float(told["throughput"])
+    return 1e3 / float(told["latency (ms)"]) if hint == "latency" else float(told["throughput"])
