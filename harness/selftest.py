@@ -151,11 +151,12 @@ def _outcome(records: Mapping[tuple[str, str], Record]) -> Outcome:
 def timed_outcome() -> Outcome:
     """What the checks of time say to simulated detectors; takes seconds, and is the same on every machine."""
     from harness.fixtures import liars_of_time as timed
+    from harness.fixtures.simulated import Simulated
 
     wrong: list[str] = []
     faults, honest = {}, {}
     for fault in timed.TIMED_FAULTS:
-        found, truth = timed.held(fault.make, fault.check), timed.held(timed.Simulated, fault.check)
+        found, truth = timed.held(fault.make, fault.check), timed.held(Simulated, fault.check)
         faults[fault.name] = found.status is fault.status and truth.status is Status.PASSED
         if not faults[fault.name]:
             wrong.append(f"{fault.name} was not caught: {fault.check} {found.status} ({found.reason}); honest: {truth.status}")

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from harness.fixtures.liars import ADAPTERS, FAULTS, GRAPH, HONEST, MODEL, VARIANTS, Fault
-from harness.fixtures.liars_of_time import TIMED_FAULTS, TIMED_HONEST, FivePercentSlower, Simulated, TimedFault, held
+from harness.fixtures.liars_of_time import TIMED_FAULTS, TIMED_HONEST, FivePercentSlower, TimedFault, held
+from harness.fixtures.simulated import Simulated
 from harness.journal import Run, read_run
 from harness.selftest import Outcome, read_outcome, timed_outcome
 from harness.types import Status
