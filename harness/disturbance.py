@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import median
 
 import psutil
 
@@ -20,7 +21,7 @@ STOLEN = 0.01
 SPEED = 1.10
 """How far a fixed piece of work, or the processors' frequency, may differ before and after."""
 
-_WORK, _LOOPS = 40_000, 15
+_WORK, _LOOPS = 40_000, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,7 @@ class Look:
     """The machine at one time. Seconds of processor time since it started: of everybody, of this process's tree, stolen.
 
     ``everybody_s`` is None where the system counts more processors than may be used here: others' are then among them.
-    ``work_s`` is the shortest of a fixed piece of work, which others make longer and faster processors alone shorter; ``mhz`` the
-    frequency, None where nobody says.
+    ``work_s`` is the median of a fixed piece of work; ``mhz`` the frequency, None where nobody says.
     """
 
     at_s: float
@@ -41,7 +41,7 @@ class Look:
 
 
 def look() -> Look:
-    """The machine as it is. Takes some thirty milliseconds, for the fixed work."""
+    """The machine as it is. Takes some ten milliseconds, for the fixed work."""
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
     mhz = None
@@ -52,7 +52,7 @@ def look() -> Look:
         everybody_s=busy if psutil.cpu_count() == usable_cores() else None,
         own_s=_own_s(),
         stolen_s=getattr(times, "steal", 0.0),
-        work_s=min(_worked_s() for _ in range(_LOOPS)),
+        work_s=median(_worked_s() for _ in range(_LOOPS)),
         mhz=mhz,
     )
 

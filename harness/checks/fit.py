@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from harness import levels
-from harness.intervals import Interval
-from harness.types import Observation, SweepPoint
+from harness.intervals import Interval, percentile
+from harness.types import Measure, Observation, SweepPoint
 
 
 def ran(sweeps: Sequence[Observation]) -> list[Observation]:
@@ -78,3 +78,13 @@ def too_few(sweeps: Sequence[Observation], batch: int) -> str:
 def span(found: Interval) -> str:
     """The interval in words."""
     return f"{found.low:.3g} to {found.high:.3g}"
+
+
+def percentiles(what: str, of: str, seconds: Sequence[float]) -> Iterator[Measure]:
+    """Each percentile that there are samples enough for; of the others how many there are."""
+    for which, needed in levels.PERCENTILE_SAMPLES.items():
+        value = percentile(seconds, which)
+        if value is not None:
+            yield Measure(f"{what}, p{which} of {of}", value, unit="s")
+        else:
+            yield Measure(f"{what}, p{which} of {of}: samples, {needed} needed", len(seconds))

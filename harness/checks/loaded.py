@@ -12,7 +12,7 @@ from statistics import mean
 from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.differences import unequal
-from harness.checks.fit import disturbed, ran, span
+from harness.checks.fit import disturbed, percentiles, ran, span
 from harness.checks.parity import precision_class
 from harness.checks.reference import fault, limits, noise_floor
 from harness.checks.rules import broke
@@ -156,20 +156,11 @@ def _measures(processes: Sequence[Observation], rates: Mapping[int, Interval]) -
         yield Measure(f"{clients} clients, throughput", rate.estimate, unit="images/s")
         yield Measure(f"{clients} clients, throughput, low", rate.low, unit="images/s")
         yield Measure(f"{clients} clients, throughput, high", rate.high, unit="images/s")
-        yield from _percentiles(f"{clients} clients", [second for point in points for second in point.latencies_s])
+        yield from percentiles(f"{clients} clients", "the latency", [second for point in points for second in point.latencies_s])
         for size, count in sorted(_together(points).items()):
             yield Measure(f"{clients} clients, requests answered in batches of {size}", count)
     for of_best in sorted({point.of_best for seen in processes for point in _loads(seen) if point.kind == "open"}):
-        yield from _percentiles(f"arrivals at {of_best:.0%} of the best", _waited_s(processes, of_best))
-
-
-def _percentiles(what: str, waited_s: Sequence[float]) -> Iterator[Measure]:
-    for which, needed in levels.PERCENTILE_SAMPLES.items():
-        value = percentile(waited_s, which)
-        if value is not None:
-            yield Measure(f"{what}, p{which} of the latency", value, unit="s")
-        else:
-            yield Measure(f"{what}, p{which} of the latency: samples, {needed} needed", len(waited_s))
+        yield from percentiles(f"arrivals at {of_best:.0%} of the best", "the latency", _waited_s(processes, of_best))
 
 
 CHECKS = (

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import other_than_asked
-from harness.checks.fit import fit_figures_s, points_of, ran, span, too_few, untimed
+from harness.checks.fit import fit_figures_s, percentiles, points_of, ran, span, too_few, untimed
 from harness.checks.parity import precision_class
 from harness.checks.reference import fault, limits, noise_floor
 from harness.checks.rules import broke
 from harness.compare import compare
-from harness.intervals import Interval, figure_interval, percentile, ratio_interval
+from harness.intervals import Interval, figure_interval, ratio_interval
 from harness.sweep import PAYS, read_name
 from harness.types import Measure, Observation, Purpose, Status
 
@@ -138,12 +138,7 @@ def _measures(sweeps: Sequence[Observation], batch: int, rate: Interval | None) 
         if seen.job.repeat in fit and seen.sweep is not None and (point := seen.sweep.at(batch)) is not None
         for second in point.warm
     ]
-    for which, needed in levels.PERCENTILE_SAMPLES.items():
-        value = percentile(pooled, which)
-        if value is not None:
-            yield Measure(f"batch {batch}, p{which} of a call", value, unit="s")
-        else:
-            yield Measure(f"batch {batch}, p{which} of a call: samples, {needed} needed", len(pooled))
+    yield from percentiles(f"batch {batch}", "a call", pooled)
 
 
 def _once(sweeps: Sequence[Observation]) -> Iterator[Measure]:

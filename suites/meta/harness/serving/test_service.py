@@ -89,7 +89,13 @@ class Served:
         return from_json(reply.json, self.model.spec)
 
 
-MODELS = ("tv_maskrcnn_tiny", "tv_maskrcnn_tiny in batches", "d2_maskrcnn_tiny", "d2_keypointrcnn_tiny in batches")
+MODELS = (
+    "tv_maskrcnn_tiny",
+    "tv_maskrcnn_tiny in batches",
+    "d2_maskrcnn_tiny",
+    "d2_keypointrcnn_tiny",
+    "d2_keypointrcnn_tiny in batches",
+)
 
 
 @pytest.fixture(scope="module", params=MODELS)
