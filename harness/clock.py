@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.detections import Detections, Pixels
-from harness.types import TimingPoint
+from harness.timings import TimingPoint
 
 BATCHES = (1, 2, 4, 8)
 WARMUP_CALLS = 1

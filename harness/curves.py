@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness import levels
 from harness.checks.fit import fit_figures_s, points_of
 from harness.checks.loaded import rates_per_s
-from harness.document import CLIENTS, CurvePoint
+from harness.document import CLIENTS, OF_MIXED_SIZES, CurvePoint
 from harness.intervals import figure_interval
+from harness.timings import Sizes
 from harness.types import Observation
 
 
 def measured_curve(sweeps: Sequence[Observation]) -> Iterator[CurvePoint]:
-    """Batch sizes first; what so many clients wait for one answer each stands as what so many images a call would take."""
-    points = [point for seen in sweeps for point in points_of(seen)]
-    kinds = {point.batch: point.kind for point in points}
-    for batch in sorted(kinds):
-        warmup = sum(point.warmup * point.calls for point in points if point.batch == batch)
-        yield from _point(batch, kinds[batch], tuple(fit_figures_s(sweeps, batch).values()), warmup)
+    """Batch sizes first, of one size and of mixed ones; so many clients stand as what so many images a call would take."""
+    ends: Mapping[Sizes, str] = {"equal": "", "mixed": OF_MIXED_SIZES}
+    for sizes, end in ends.items():
+        points = [point for seen in sweeps for point in points_of(seen, sizes)]
+        kinds = {point.batch: point.kind for point in points}
+        for batch in sorted(kinds):
+            warmup = sum(point.warmup * point.calls for point in points if point.batch == batch)
+            yield from _point(batch, kinds[batch] + end, tuple(fit_figures_s(sweeps, batch, sizes).values()), warmup)
     for clients, rates in rates_per_s(sweeps).items():
         yield from _point(clients, CLIENTS, tuple(clients / rate for rate in rates), 0)
 

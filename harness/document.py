@@ -191,6 +191,9 @@ class EffectiveEntry(Part):
 CLIENTS = "clients at once"
 """The kind of a curve whose sizes are numbers of clients."""
 
+OF_MIXED_SIZES = ", mixed sizes"
+"""What the kind of a curve ends in whose calls have pictures of several sizes."""
+
 
 class CurvePoint(Part):
     """One batch size: raw seconds of each warm call with ``batch`` images, batched as ``batching`` says.

@@ -17,6 +17,7 @@ from harness import __version__, doctor, environment, levels, registry
 from harness.checks import CHECKS
 from harness.curves import measured_curve
 from harness.document import (
+    OF_MIXED_SIZES,
     CellKey,
     CellLine,
     CheckEntry,
@@ -152,7 +153,7 @@ def cell_line(planned: PlannedCell, seen: Mapping[Purpose, Observation], sweeps:
         artifact_sha256=build.artifact_sha256 if build else None,
         peak_rss_bytes=max(peaks, default=None),
         # Not the parity job's calls: of these the reference is asked for more than its users ask.
-        predict_s=next((point.predict_s for point in curve if point.batch == 1), ()),
+        predict_s=next((one.predict_s for one in curve if one.batch == 1 and not one.batching.endswith(OF_MIXED_SIZES)), ()),
         curve=curve,
         isolation=parity.isolation if parity else {},
         notes=tuple(dict.fromkeys(note for o in seen.values() for note in o.notes)),

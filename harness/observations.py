@@ -24,7 +24,8 @@ from harness.detections import Detections, Masks, Panoptic, Segment
 from harness.document import printable
 from harness.errors import HarnessError, InvalidRun, RunFolderError
 from harness.integrity import write_whole
-from harness.types import Effective, Job, JobError, Observation, Reply, Restoration, StageReport, Sweep, TimingPoint
+from harness.timings import Sweep, TimingPoint
+from harness.types import Effective, Job, JobError, Observation, Reply, Restoration, StageReport
 
 OBSERVATION_FILE = "observation.json"
 ANSWERS_FILE = "answers.npz"

@@ -236,10 +236,10 @@ def _applies(check: Check, cell: PlannedCell) -> bool:
 
 
 def _is_timed(check: Check, cell: PlannedCell) -> bool:
-    """The survey, or what is measured: the reference is not compared with itself."""
+    """The survey, or what is measured; the reference's time is not compared with itself."""
     if check.at not in ("swept", "loaded"):
         return cell.timed
-    return cell.swept and (check.at == "swept" or cell.served) and not (cell.is_reference and Purpose.SWEEP in check.reference)
+    return cell.swept and (check.at == "swept" or cell.served) and not (cell.is_reference and check.id == "throughput.ratio")
 
 
 def reference_of(cell: Cell) -> Cell:

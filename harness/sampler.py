@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import median
 
 from harness import levels
 from harness.intervals import is_steady, warm_up
+from harness.timings import Samples
 
 WINDOW_S = 0.25
 """A window lasts so long: what a machine does in milliseconds is noise within it, what it does in seconds shows between windows."""
@@ -26,32 +25,6 @@ _CLOCK_SHARE = 1e-3
 _CALIBRATIONS = 200
 
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Seconds of one call each, in order, after the ``first_s``, which is cold and stands apart.
-
-    A sample is the mean of ``calls`` calls where one would be too short for the clock. ``warmup`` of the samples are warm-up;
-    ``steady`` says whether the last windows agreed. ``spent_s`` is all of it, warm-up and what lay between the calls included.
-    """
-
-    first_s: float
-    seconds: tuple[float, ...]
-    calls: int
-    warmup: int
-    steady: bool
-    spent_s: float
-
-    @property
-    def warm(self) -> tuple[float, ...]:
-        """The samples after the warm-up."""
-        return self.seconds[self.warmup :]
-
-    @property
-    def figure_s(self) -> float | None:
-        """The process's own figure: the median of its warm samples, None where these are too few for one."""
-        return median(self.warm) if len(self.warm) >= levels.MEDIAN_SAMPLES else None
 
 
 def sample(

@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.load import Loaded, Refused, closed_loop, open_loop
 from harness.serving.pictures import encoded
 from harness.sweep import IN_VAIN, PAYS, PICTURES, answer_name
-from harness.types import LoadPoint
+from harness.timings import LoadPoint
 
 if TYPE_CHECKING:
     from harness.adapters import ServedSession

@@ -9,14 +9,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import chain, count, cycle, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from harness import levels
 from harness.digests import answer_sha256
 from harness.errors import told
-from harness.sampler import Clock, Samples, sample
-from harness.types import Sweep, SweepPoint
+from harness.sampler import Clock, sample
+from harness.timings import Samples, Sweep, SweepPoint, Used
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +33,17 @@ PAYS = 0.05
 IN_VAIN = 2
 """Batch sizes in a row that did not pay, after which a sweep ends."""
 
+EQUAL = 0.8
+"""Of what a process may measure, the share of pictures of one size where there are others too; those have the rest."""
+
+PADDED = "one tensor, padded to the largest"
+"""How a library batches pictures of several sizes that it takes in one call."""
+
 KEPT_CALLS = 200
 """Calls of a point whose answers are kept; the last is kept besides."""
 
 Predict = Callable[[Sequence["Pixels"]], "list[Detections]"]
+_Found: TypeAlias = "dict[tuple[int, str, int], Detections]"
 _Call: TypeAlias = "tuple[Sequence[str], list[tuple[Detections, NDArray[Any], NDArray[Any], NDArray[Any]]]]"
 
 
@@ -55,11 +62,24 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How time is taken: on which kind of device, waiting for it before the clock is read, by which clock."""
+    """How time is taken: on which kind of device, waiting for it before the clock is read, by which clock.
+
+    ``meter`` reads what the device holds and has spent.
+    """
 
     device: str = "cpu"
     synchronise: Callable[[], object] = lambda: None
     clock: Clock = time.monotonic
+    meter: Callable[[], Used] = Used
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Pictures of several sizes, each of another, what answers several of them in one call, and how it batches them, in words."""
+
+    predict: Predict
+    pictures: Mapping[str, Pixels]
+    kind: str
 
 
 @dataclass(slots=True)
@@ -85,7 +105,7 @@ class _Kept:
 def answer_name(asked: int | str, picture: str, other: int = 0) -> str:
     """The name of an answer among an observation's: the ``other``-th of those that differ, from 0, of a picture so ``asked``.
 
-    A number is that of images a call; a load is in words.
+    A number is that of images of one size in a call; `mixed_words` are of several sizes; a load is in other words.
     """
     return f"{asked}/{other}/{picture}"
 
@@ -96,23 +116,61 @@ def read_name(name: str) -> tuple[int | str, str, int]:
     return int(asked) if asked.isdecimal() else asked, picture, int(other)
 
 
+_MIXED = "mixed sizes, batch "
+
+
+def mixed_words(batch: int) -> str:
+    """So many images of several sizes in a call, as their answers' names have it."""
+    return f"{_MIXED}{batch}"
+
+
+def mixed_batch(asked: int | str) -> int | None:
+    """How many images there were, of what `mixed_words` made; None of anything else."""
+    return int(asked.removeprefix(_MIXED)) if isinstance(asked, str) and asked.startswith(_MIXED) else None
+
+
 def sweep(
     predict: Predict,
     pictures: Mapping[str, Pixels],
     kind: str,
     bounds: Bounds,
     watch: Watch,
+    mixed: Callable[[], Mixed] | None = None,
 ) -> tuple[Sweep, dict[str, Detections]]:
-    """The curve and the audit of one process, and by `answer_name` every different answer that its timed calls gave.
+    """The curves and the audit of one process, and by `answer_name` every different answer that its timed calls gave.
 
-    ``pictures`` are of one size: batches of mixed sizes are padded, and are other work. ``kind`` says how several are batched.
+    ``pictures`` are of one size, and ``kind`` says how several are batched: batches of mixed sizes are other work, and a curve
+    apart. ``mixed`` is asked when that comes, so that whatever finds out how they are batched meets nothing cold.
     """
     pictures = dict(islice(pictures.items(), PICTURES))
-    points: list[SweepPoint] = []
-    answers: dict[str, Detections] = {}
-    best, in_vain, batch = 0.0, 0, 1
     begun = watch.clock()
-    while batch <= bounds.largest and in_vain < IN_VAIN and (left_s := bounds.seconds - (watch.clock() - begun)) > 0:
+    share = 1.0 if mixed is None else EQUAL
+    equal = dataclasses.replace(bounds, seconds=share * bounds.seconds)
+    points, found = _curve(predict, pictures, kind, equal, watch)
+    answers = {answer_name(batch, name, n): answer for (batch, name, n), answer in found.items()}
+    others: tuple[SweepPoint, ...] = ()
+    if mixed is not None and not points[-1].stopped:
+        several = mixed()
+        left = dataclasses.replace(bounds, seconds=bounds.seconds - (watch.clock() - begun))
+        # From as many on as there are sizes, every call has the largest: what is padded is padded alike.
+        others, found = _curve(several.predict, several.pictures, several.kind, left, watch, len(several.pictures))
+        answers |= {answer_name(mixed_words(batch), name, n): answer for (batch, name, n), answer in found.items()}
+    fresh_s, again_s = _audit(predict, pictures, watch) if bounds.audited else ((), ())
+    return Sweep(points, fresh_s, again_s, mixed=others), answers
+
+
+def _curve(
+    predict: Predict, pictures: Mapping[str, Pixels], kind: str, bounds: Bounds, watch: Watch, second: int = 2
+) -> tuple[tuple[SweepPoint, ...], _Found]:
+    """Batch sizes 1, ``second``, twice that and so on, until that no longer pays; answers by batch size, picture and number."""
+    points: list[SweepPoint] = []
+    answers: _Found = {}
+    best, in_vain = 0.0, 0
+    begun = watch.clock()
+    for batch in chain((1,), (second << doubled for doubled in count())):
+        left_s = bounds.seconds - (watch.clock() - begun)
+        if batch > bounds.largest or in_vain == IN_VAIN or left_s <= 0:
+            break
         point, found = _point(predict, pictures, batch, kind, dataclasses.replace(bounds, seconds=left_s), watch)
         points.append(point)
         answers |= found
@@ -121,9 +179,7 @@ def sweep(
         rate = _rate(point)
         in_vain = 0 if rate > best * (1 + PAYS) else in_vain + 1
         best = max(best, rate)
-        batch *= 2
-    fresh_s, again_s = _audit(predict, pictures, watch) if bounds.audited else ((), ())
-    return Sweep(tuple(points), fresh_s, again_s), answers
+    return tuple(points), answers
 
 
 def _rate(point: SweepPoint) -> float:
@@ -139,7 +195,7 @@ def _point(
     kind: str,
     bounds: Bounds,
     watch: Watch,
-) -> tuple[SweepPoint, dict[str, Detections]]:
+) -> tuple[SweepPoint, _Found]:
     kept = _Kept()
     # Every batch starts one picture further than the last, so that each picture comes to stand at every place.
     names = list(pictures)
@@ -151,6 +207,7 @@ def _point(
         kept.take(batches[at], predict(given[at]))
 
     full, samples = bounds.room(batch) if batch > 1 else "", Samples(0.0, (), 1, 0, False, 0.0)
+    before = watch.meter()
     try:
         samples = samples if full else sample(call, bounds.seconds, watch.device, watch.synchronise, watch.clock)
     except Exception as error:
@@ -158,23 +215,27 @@ def _point(
             raise
         full = f"out of memory: {told(error)[:300]}"
     point = SweepPoint(
+        **{field.name: getattr(samples, field.name) for field in dataclasses.fields(samples)},
         batch=batch,
         kind="one image" if batch == 1 else kind,
-        first_s=samples.first_s,
-        seconds=samples.seconds,
-        calls=samples.calls,
-        warmup=samples.warmup,
-        steady=samples.steady,
-        spent_s=samples.spent_s,
         images=kept.images,
         detections=kept.detections,
         stopped=full,
+        used=_used(before, watch.meter()),
     )
     return point, {} if full else _different(kept, batch)
 
 
-def _different(kept: _Kept, batch: int) -> dict[str, Detections]:
-    """By name, each picture's first answer and every one that is not bit for bit one of those before it."""
+def _used(before: Used, after: Used) -> Used | None:
+    """Of a device that tells anything: what it holds now, and what it has spent since."""
+    if after == Used():
+        return None
+    known = after.energy_j is not None and before.energy_j is not None
+    return Used(after.memory_bytes, after.energy_j - before.energy_j if known else None)  # type: ignore[operator]
+
+
+def _different(kept: _Kept, batch: int) -> _Found:
+    """By batch size, picture and number, each picture's first answer and every one that is not bit for bit one before it."""
     found: dict[str, dict[str, Detections]] = {}
     for names, answers in (*kept.calls, *([kept.last] if kept.last else [])):
         if len(answers) != len(names):
@@ -182,7 +243,7 @@ def _different(kept: _Kept, batch: int) -> dict[str, Detections]:
         for name, (given, boxes, scores, labels) in zip(names, answers, strict=True):
             answer = dataclasses.replace(given, boxes_xyxy_px=boxes, scores=scores, labels=labels)
             found.setdefault(name, {}).setdefault(answer_sha256(answer), answer)
-    return {answer_name(batch, name, n): answer for name, others in found.items() for n, answer in enumerate(others.values())}
+    return {(batch, name, n): answer for name, others in found.items() for n, answer in enumerate(others.values())}
 
 
 def _audit(predict: Predict, pictures: Mapping[str, Pixels], watch: Watch) -> tuple[tuple[float, ...], tuple[float, ...]]:

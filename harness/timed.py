@@ -7,23 +7,26 @@ import importlib
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from harness import levels
-from harness.adapters import ServedSession
+from harness.adapters import MixedSession, ServedSession
 from harness.disturbance import disturbances, look
 from harness.environment import usable_cores
+from harness.errors import Unavailable
 from harness.served_load import loads
-from harness.sweep import Bounds, Watch, sweep
+from harness.sweep import PADDED, PICTURES, Bounds, Mixed, Watch, sweep
+from harness.timings import Used
 
 if TYPE_CHECKING:
     from harness.detections import Detections, Pixels
     from harness.orders import Order
     from harness.sessions import Detector
-    from harness.types import Sweep
+    from harness.timings import Sweep
 
 
 ALONE = 0.3
@@ -39,11 +42,16 @@ def imported_s(adapter: Any) -> float:
 
 
 def measured(
-    detector: Detector, pictures: Mapping[str, Pixels], order: Order, enter: Callable[[str], object]
+    detector: Detector,
+    pictures: Mapping[str, Pixels],
+    order: Order,
+    enter: Callable[[str], object],
+    meter: Callable[[], Used] = Used,
 ) -> tuple[Sweep, dict[str, Detections]]:
     """The sweep of one process, and every different answer of its timed loop (`harness.sweep.answer_name`).
 
-    Pictures of the deck's commonest size are timed; a service is put under load besides. ``enter`` is told how far it came.
+    Pictures of the deck's commonest size are timed, and apart from them some of several sizes; a service is put under load
+    instead. ``enter`` is told how far it came, ``meter`` reads the device.
     """
     (size, _), *_ = Counter(image.shape for image in pictures.values()).most_common(1)
     equal = {name: image for name, image in pictures.items() if image.shape == size}
@@ -51,11 +59,12 @@ def measured(
     enter("time")
     bounds = Bounds(order.measure_s, room=_room(order.memory_bytes), audited=order.job.repeat < levels.FEWEST_PROCESSES)
     before = look()
-    watch = Watch(order.job.cell.device, detector.synchronise)
+    watch = Watch(order.job.cell.device, detector.synchronise, meter=meter)
     served = detector.session if isinstance(detector.session, ServedSession) else None
     if served is not None:
         bounds = dataclasses.replace(bounds, seconds=ALONE * order.measure_s, largest=1)
-    found, answers = sweep(detector.predict, equal, detector.batching, bounds, watch)
+    mixed = None if other is None or served is not None else partial(_mixed, detector, pictures)
+    found, answers = sweep(detector.predict, equal, detector.batching, bounds, watch, mixed)
     if served is not None:
         points, under_load = loads(served, equal, (1 - ALONE) * order.measure_s, enter)
         found, answers = dataclasses.replace(found, loads=points), answers | under_load
@@ -68,6 +77,27 @@ def measured(
         cold["first answer at another size"] = _timed(lambda: detector.predict([other]), detector.synchronise)
     enter("time the parts")
     return dataclasses.replace(found, disturbed=disturbed, cold=cold, parts=_parts(detector, next(iter(equal.values())))), answers
+
+
+def _mixed(detector: Detector, pictures: Mapping[str, Pixels]) -> Mixed:
+    """A few sizes out of the deck's, a picture of each: in one call of the library where it takes that, which a call finds out."""
+    first: dict[tuple[int, ...], str] = {}
+    for name, image in pictures.items():
+        first.setdefault(image.shape, name)
+    names, count = list(first.values()), min(PICTURES, len(first))
+    # From the middle of each part: what comes first in a deck may be a blank picture.
+    taken = {names[i]: pictures[names[i]] for i in ((2 * part + 1) * len(names) // (2 * count) for part in range(count))}
+    padded = isinstance(detector.session, MixedSession)
+    if padded:
+        try:
+            detector.predict_mixed(list(taken.values()))
+        except Unavailable:
+            padded = False
+
+    def predict(images: Sequence[Pixels]) -> list[Detections]:
+        return detector.predict_mixed(images) if padded and len(images) > 1 else detector.predict(images)
+
+    return Mixed(predict, taken, PADDED if padded else detector.batching)
 
 
 def _timed(call: Callable[[], object], synchronise: Callable[[], object]) -> float:

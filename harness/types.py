@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from harness.detections import Detections
 from harness.ledger import Ledger
+from harness.timings import Sweep, TimingPoint
 
 Task: TypeAlias = Literal["detection", "segmentation", "keypoints", "panoptic"]
 Json: TypeAlias = Any
@@ -221,87 +222,6 @@ class JobError:
     stage: str
     message: str
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TimingPoint:
-    """One point of a batch curve: raw seconds of each warm call with ``batch`` images, and how the images were batched."""
-
-    batch: int
-    kind: str
-    predict_s: tuple[float, ...]
-    warmup_calls: int
-
-
-@dataclass(frozen=True, slots=True)
-class SweepPoint:
-    """What one process measured with ``batch`` images a call. Seconds; a sample is the mean of ``calls`` calls.
-
-    ``first_s`` is the first call, ``seconds`` are the samples after it in order, of which the first ``warmup`` are warm-up;
-    ``steady`` says whether the last windows agreed; ``spent_s`` is all of it, what lay between the calls included. ``images`` were
-    answered in all, with ``detections``. ``stopped`` says why there is no more, where it did not go: out of memory.
-    """
-
-    batch: int
-    kind: str
-    first_s: float
-    seconds: tuple[float, ...]
-    calls: int
-    warmup: int
-    steady: bool
-    spent_s: float
-    images: int
-    detections: int
-    stopped: str = ""
-
-    @property
-    def warm(self) -> tuple[float, ...]:
-        """The samples after the warm-up."""
-        return self.seconds[self.warmup :]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPoint:
-    """What a service made of one load, ``closed`` with ``offered`` clients or ``open`` with so many arrivals a second.
-
-    ``of_best`` is what an open load was of the best closed one. Of the ``seconds`` the first ``warmup_s`` are not counted:
-    ``latencies_s`` are from when a request was due, in order, ``throughput_per_s`` is of answers. Of all requests ``refused`` were,
-    the share ``late`` was sent too late by the generator, and ``formed`` says how many were answered in a batch of which size,
-    where the service tells.
-    """
-
-    kind: Literal["closed", "open"]
-    offered: float
-    of_best: float
-    seconds: float
-    warmup_s: float
-    latencies_s: tuple[float, ...]
-    throughput_per_s: float
-    refused: int
-    late: float
-    formed: Mapping[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """What one process measured: a curve, and what stands apart from it. Seconds of one call each.
-
-    ``fresh_s`` are calls with a picture that was never asked before, ``again_s`` calls with it right after that, in pairs;
-    ``cold`` is what happens once, by name; ``parts`` what a call with one picture is made of, by name; ``disturbed`` says in
-    words what else the machine did meanwhile; ``loads`` are what a service made of several clients.
-    """
-
-    points: tuple[SweepPoint, ...]
-    fresh_s: tuple[float, ...] = ()
-    again_s: tuple[float, ...] = ()
-    cold: Mapping[str, float] = field(default_factory=dict)
-    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    disturbed: tuple[str, ...] = ()
-    loads: tuple[LoadPoint, ...] = ()
-
-    def at(self, batch: int) -> SweepPoint | None:
-        """The point of this batch size; None where the process did not come to it."""
-        return next((point for point in self.points if point.batch == batch), None)
 
 
 @dataclass(frozen=True, slots=True)

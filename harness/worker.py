@@ -152,15 +152,16 @@ def _timing(order: Order, stage: Stage) -> Observation:
 def _sweep(order: Order, stage: Stage) -> Observation:
     """Cold figures of the first process, of all of them the curve; the audit of as many as a verdict needs."""
     from harness import timed
+    from harness.device_meter import device_meter
 
     stage.enter("import")
     cold = {"import": timed.imported_s(adapter_of(order))} if order.job.repeat == 0 else {}
     prepare_runtime(order)
     stage.enter("open")
     began = time.monotonic()
-    with opened(order, Path(order.artifact)) as detector:
+    with device_meter(order.job.cell.device) as meter, opened(order, Path(order.artifact)) as detector:
         open_s = time.monotonic() - began
-        swept, answers = timed.measured(detector, dict(pixels_of(order)), order, stage.enter)
+        swept, answers = timed.measured(detector, dict(pixels_of(order)), order, stage.enter, meter)
         swept = dataclasses.replace(swept, cold={**cold, **swept.cold})
         return Observation(order.job, answers=answers, effective=detector.effective, open_s=open_s, sweep=swept)
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from markupsafe import Markup
 
-from harness.document import CLIENTS, CellLine, CurvePoint
+from harness.document import CLIENTS, OF_MIXED_SIZES, CellLine, CurvePoint
 from harness.journal import Run
 from harness.reports.numerals import duration, figure
 from harness.reports.svg import INK, QUIET, RULE, SERIES_COLOURS, TEXT_PX, Panel
@@ -101,9 +101,14 @@ def _alone(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:
     """Images a second at a size that ``kind`` has no point at, of another kind that has no other: told, never joined."""
     points = list(curve)
     taken = {point.batch for point in points if point.batching == kind}
-    others = {point.batching for point in points} - {kind}
+    others = {point.batching for point in points if _same_sizes(point, kind)} - {kind}
     single = [one for one in others if len({p.batch for p in points if p.batching == one}) == 1]
     return {batch: rates for one in sorted(single) for batch, rates in _rates(points, one).items() if batch not in taken}
+
+
+def _same_sizes(point: CurvePoint, kind: str) -> bool:
+    """Whether both are of pictures of one size, or both of mixed sizes."""
+    return point.batching.endswith(OF_MIXED_SIZES) == kind.endswith(OF_MIXED_SIZES)
 
 
 def _drawable(seconds: float) -> bool:
@@ -213,7 +218,7 @@ def _rates(curve: Iterable[CurvePoint], kind: str) -> dict[int, list[float]]:
 
 def _intervals(curve: Iterable[CurvePoint], kind: str) -> dict[int, tuple[float, float]]:
     """Images a second, low and high, of the interval over processes, by batch, where there is one; the kind's own before others."""
-    points = sorted(curve, key=lambda point: point.batching == kind)
+    points = sorted((point for point in curve if _same_sizes(point, kind)), key=lambda point: point.batching == kind)
     return {p.batch: (p.batch / p.interval_s[1], p.batch / p.interval_s[0]) for p in points if p.interval_s is not None}
 
 

@@ -119,6 +119,7 @@ class OnnxruntimeSession:
         Variant("pair_f32", build={"opset": 17, "images": 2}, base=False),
         Variant("threads", build={"opset": 17, "mend": True}, open={"own_threads": 2}, base=False),
         Variant("concurrent", build={"opset": 17, "mend": True}, open={"own_threads": 1, "at_once": 0}, base=False),
+        Variant("tf32", build={"opset": 17}, open={"tf32": True}, precision="fp16", base=False),
         Variant("dynamo", build={"opset": 20, "dynamo": True}, base=False),
     )
 
@@ -126,6 +127,8 @@ class OnnxruntimeSession:
         """CUDA needs the package that has the provider; torchvision's resize and Detectron2's keypoints need mending."""
         if device == "cuda" and not _installed("onnxruntime-gpu"):
             return "The installed onnxruntime has no CUDA provider; onnxruntime-gpu has."
+        if device == "cpu" and variant.open.get("tf32"):
+            return "TF32 is a mode of NVIDIA's GPUs."
         if variant.mends is not None and not _needs_mending(model):
             return (
                 "Nothing to mend: what tracing gets wrong is torchvision's resize, what cannot be exported Detectron2's keypoints."
@@ -153,7 +156,7 @@ class OnnxruntimeSession:
         """Start a session. ``variant.open``: ``threads`` (0: the runtime's own number), ``optimise`` (False turns it off).
 
         ``own_threads`` of a variant go before the load's ``threads``; of several images ``at_once`` are run at the same time, with
-        0 as many as there are cores.
+        0 as many as there are cores; ``tf32`` allows CUDA's provider that.
 
         A provider that cannot start makes ONNX Runtime fall back to the CPU without an error: `OrtSession.effective` tells.
         """
@@ -167,7 +170,7 @@ class OnnxruntimeSession:
         if device == "cuda":
             # Only libraries already in the process are found otherwise; torch ships the CUDA and cuDNN that fit it.
             onnxruntime.preload_dlls()
-            providers.insert(0, (_CUDA, {"use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}))
+            providers.insert(0, (_CUDA, {"use_tf32": int(variant.open.get("tf32", False)), "cudnn_conv_algo_search": "HEURISTIC"}))
         onnx_file = artifact / _ONNX
         inference = onnxruntime.InferenceSession(str(onnx_file), options, providers=providers)
         with closing(OrtSession(inference, onnx_file, Signature.read(artifact), at_once)) as session:

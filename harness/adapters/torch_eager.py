@@ -32,19 +32,27 @@ def full_fp32() -> Iterator[None]:
     """TF32, autotuning and autocast off for as long as a session is open; the process gets its own settings back."""
     import torch
 
-    switches = (
-        (torch.backends.cuda.matmul, "allow_tf32"),
-        (torch.backends.cudnn, "allow_tf32"),
-        (torch.backends.cudnn, "benchmark"),
-    )
-    before = [getattr(owner, name) for owner, name in switches]
+    off = _set(*_tf32(False), (torch.backends.cudnn, "benchmark", False))
+    with off, torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def _tf32(allowed: bool) -> tuple[tuple[Any, str, bool], ...]:
+    import torch
+
+    return (torch.backends.cuda.matmul, "allow_tf32", allowed), (torch.backends.cudnn, "allow_tf32", allowed)
+
+
+@contextmanager
+def _set(*settings: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes of owners, by name, as given; inside, and as they were again behind it."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
     try:
-        for owner, name in switches:
-            setattr(owner, name, False)
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            yield
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+        yield
     finally:
-        for (owner, name), value in zip(switches, before, strict=True):
+        for owner, name, value in before:
             setattr(owner, name, value)
 
 
@@ -74,6 +82,16 @@ def effective_of(module: Any, provider: str, packages: Sequence[str], gave: Iter
         provider=f"{provider} ({said})",
         threads=torch.get_num_threads(),
         versions={package: version(package) for package in packages},
+    )
+
+
+def _is_channels_last(module: Any) -> bool:
+    """Whether some weight lies so; of those of 1 x 1 both ways are one."""
+    import torch
+
+    return any(
+        tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+        for tensor in module.parameters()
     )
 
 
@@ -126,6 +144,7 @@ class EagerSession:
         backbone = getattr(self._module, "backbone", None)
         compiled = getattr(backbone, "_compiled_call_impl", None) is not None
         how = "PyTorch, backbone compiled" if compiled else "PyTorch eager"
+        how += ", channels last" if _is_channels_last(self._module) else ""
         with self._in_force():
             return effective_of(self._module, how, ("torch", self._spec.family), self._layers.gave if self._layers else ())
 
@@ -146,7 +165,7 @@ class EagerSession:
 
     def _in_force(self) -> AbstractContextManager[None]:
         """What a variant other than the reference changes of the process, for as long as it answers."""
-        if {"bf16", "torch_threads"}.isdisjoint(self._options):
+        if {"autocast", "tf32", "torch_threads"}.isdisjoint(self._options):
             return nullcontext()
         return _switched(next(self._module.parameters()).device.type, self._options)
 
@@ -155,10 +174,13 @@ class EagerSession:
 def _switched(device: str, options: Mapping[str, Any]) -> Iterator[None]:
     import torch
 
-    before = torch.get_num_threads()
+    kind, before = options.get("autocast"), torch.get_num_threads()
     torch.set_num_threads(options.get("torch_threads", before))
     try:
-        with torch.autocast(device, torch.bfloat16, enabled=options.get("bf16", False)):
+        with (
+            _set(*(_tf32(True) if options.get("tf32") else ())),
+            torch.autocast(device, getattr(torch, kind or "bfloat16"), enabled=kind is not None),
+        ):
             yield
     finally:
         torch.set_num_threads(before)
@@ -173,13 +195,20 @@ class TorchEager:
     variants = (
         Variant("fp32"),
         Variant("threads", open={"torch_threads": 2}, base=False),
-        Variant("bf16", open={"bf16": True}, precision="bf16", base=False),
+        Variant("bf16", open={"autocast": "bfloat16"}, precision="bf16", base=False),
         Variant("bf16_mended", open={"layers_in_bf16": True}, precision="bf16", base=False, mends="bf16"),
+        Variant("fp16", open={"autocast": "float16"}, precision="fp16", base=False),
+        Variant("tf32", open={"tf32": True}, precision="fp16", base=False),
+        Variant("channels_last", open={"channels_last": True}, base=False),
         Variant("compiled", open={"compile": True}, base=False),
     )
 
     def declines(self, model: ModelSpec, variant: Variant, device: str) -> str | None:
-        """Compiling needs a compiler."""
+        """Compiling needs a compiler; half precision and TF32 are asked of GPUs."""
+        if device == "cpu" and variant.open.get("tf32"):
+            return "TF32 is a mode of NVIDIA's GPUs."
+        if device == "cpu" and variant.open.get("autocast") == "float16":
+            return "Autocast to fp16 is asked of GPUs; the half precision that CPUs compute in is bf16."
         if variant.open.get("compile") and not (which("g++") or which("clang++")):
             return "torch.compile writes C++, and there is no g++ or clang++ here to compile it."
         return None
@@ -201,10 +230,12 @@ class TorchEager:
     def open(self, artifact: Path, variant: Variant, device: str) -> Iterator[EagerSession]:
         """The module in eval mode on ``device``. Raises `HarnessError` unless every tensor fits, name by name.
 
-        ``variant.open``: ``margins``, as `Family.predict` has it; ``torch_threads``; ``bf16``: autocast; ``layers_in_bf16``:
-        `LayersInBf16`; ``compile``: the backbone, for pictures of any size, while the first are answered. Whole detectors of
-        torchvision's cannot be: ``docs/findings/torchvision_compile_second_size.py``.
+        ``variant.open``: ``margins``, as `Family.predict` has it; ``torch_threads``; ``autocast``: to which type; ``tf32``:
+        allowed; ``channels_last``: how convolutions' weights lie, which their answers follow; ``layers_in_bf16``: `LayersInBf16`;
+        ``compile``: the backbone, for pictures of any size, while the first are answered. Whole detectors of torchvision's cannot
+        be: ``docs/findings/torchvision_compile_second_size.py``.
         """
+        import torch
         from safetensors.torch import load_file
 
         spec = read_spec(artifact / _SPEC)
@@ -212,6 +243,8 @@ class TorchEager:
         fill(module, load_file(artifact / _TENSORS))
         with full_fp32():
             module.to(device).eval()
+            if variant.open.get("channels_last"):
+                module.to(memory_format=torch.channels_last)
             if variant.open.get("compile"):
                 module.backbone.compile(dynamic=True)
             yield EagerSession(spec, module, config, variant.open)

@@ -7,7 +7,8 @@ from statistics import median
 
 from harness import levels
 from harness.intervals import Interval, percentile
-from harness.types import Measure, Observation, SweepPoint
+from harness.timings import Sizes, SweepPoint
+from harness.types import Measure, Observation
 
 
 def ran(sweeps: Sequence[Observation]) -> list[Observation]:
@@ -15,17 +16,17 @@ def ran(sweeps: Sequence[Observation]) -> list[Observation]:
     return [seen for seen in sweeps if seen.error is None or seen.error.kind != "budget"]
 
 
-def points_of(seen: Observation) -> tuple[SweepPoint, ...]:
-    """Its curve; nothing where it did not come to one."""
-    return seen.sweep.points if seen.sweep is not None else ()
+def points_of(seen: Observation, sizes: Sizes = "equal") -> tuple[SweepPoint, ...]:
+    """Its curve of pictures of such sizes; nothing where it did not come to one."""
+    return seen.sweep.of(sizes) if seen.sweep is not None else ()
 
 
-def fit_figures_s(sweeps: Sequence[Observation], batch: int) -> dict[int, float]:
+def fit_figures_s(sweeps: Sequence[Observation], batch: int, sizes: Sizes = "equal") -> dict[int, float]:
     """By repeat, the median of a call's warm samples in seconds: of processes that were steady, undisturbed and honest."""
     found: dict[int, float] = {}
     for seen in ran(sweeps):
-        point = seen.sweep.at(batch) if seen.sweep is not None else None
-        if seen.sweep is None or point is None or disturbed(seen):
+        point = seen.sweep.at(batch, sizes) if seen.sweep is not None else None
+        if point is None or disturbed(seen):
             continue
         if point.steady and len(point.warm) >= levels.MEDIAN_SAMPLES and _between(point) <= levels.HARNESS_SHARE:
             found[seen.job.repeat] = median(point.warm)

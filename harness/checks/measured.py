@@ -19,7 +19,8 @@ from harness.checks.reference import fault, limits, noise_floor
 from harness.checks.rules import broke
 from harness.compare import compare
 from harness.intervals import Interval, figure_interval, ratio_interval
-from harness.sweep import PAYS, read_name
+from harness.sweep import PADDED, PAYS, mixed_batch, mixed_words, read_name
+from harness.timings import Sizes
 from harness.types import Measure, Observation, Purpose, Status
 
 if TYPE_CHECKING:
@@ -37,16 +38,16 @@ def measured(evidence: Evidence) -> Judgement:
     differs = next((words for seen in processes if (words := other_than_asked(evidence, seen.effective))), None)
     if differs:
         return Judgement(Status.ERRORED, f"{differs}: see contract.effective")
-    samples = sum(len(point.seconds) for seen in processes for point in points_of(seen))
-    batches = sorted({point.batch for seen in processes for point in points_of(seen)})
-    rates = {batch: found for batch in batches if (found := _rate(processes, batch)) is not None}
-    measures = tuple(measure for batch in batches for measure in _measures(processes, batch, rates.get(batch)))
-    if 1 not in rates:
-        return Judgement(Status.INCONCLUSIVE, too_few(evidence.sweeps, 1), samples, (*measures, *_once(processes)))
-    untrue = next((batch for batch in batches if batch not in rates and untimed(processes, batch) >= levels.FEWEST_PROCESSES), None)
+    samples = sum(len(point.seconds) for seen in processes for sizes in _SIZES for point in points_of(seen, sizes))
+    rates, mixed = ({batch: _rate(processes, batch, sizes) for batch in _batches(processes, sizes)} for sizes in _SIZES)
+    measures = tuple(_all_measures(processes))
+    if rates.get(1) is None:
+        return Judgement(Status.INCONCLUSIVE, too_few(evidence.sweeps, 1), samples, measures)
+    untrue = next((b for b, rate in rates.items() if rate is None and untimed(processes, b) >= levels.FEWEST_PROCESSES), None)
     if untrue is not None:
-        return Judgement(Status.INCONCLUSIVE, too_few(evidence.sweeps, untrue), samples, (*measures, *_once(processes)))
-    return Judgement(Status.PASSED, _curve_words(processes, rates), samples, (*measures, *_once(processes)))
+        return Judgement(Status.INCONCLUSIVE, too_few(evidence.sweeps, untrue), samples, measures)
+    words = f"{_curve_words(processes, _known(rates))}{_mixed_words(processes, _known(mixed))}"
+    return Judgement(Status.PASSED, words, samples, measures)
 
 
 def ratio(evidence: Evidence) -> Judgement:
@@ -82,18 +83,25 @@ def answers(evidence: Evidence) -> Judgement:
     precision = precision_class(evidence)
     if precision != "fp32":
         return Judgement(Status.DECLINED, f"the levels of single answers are those of fp32, this is {precision}")
-    expected, floor, compared, differing = evidence.observed[Purpose.PARITY].answers, noise_floor(evidence), 0, 0
+    alone, padded = evidence.observed[Purpose.PARITY].answers, _padded(evidence)
+    floor, compared, differing = noise_floor(evidence), 0, 0
     for seen in ran(evidence.sweeps):
+        in_one = {mixed_words(point.batch) for point in points_of(seen, "mixed") if point.kind == PADDED}
         for name, answer in seen.answers.items():
-            batch, picture, other = read_name(name)
-            if not isinstance(batch, int):
+            asked, picture, other = read_name(name)
+            if not isinstance(asked, int) and mixed_batch(asked) is None:
                 continue
-            beside = compare({picture: expected[picture]}, {picture: answer}, limits(evidence, floor))
+            expected = padded.get(picture) if asked in in_one else alone[picture]
+            if expected is None:
+                continue
+            beside = compare({picture: expected}, {picture: answer}, limits(evidence, floor))
             compared += max(1, beside.detections)
             differing += other > 0
             wrong = fault(beside)
             if wrong is not None:
-                reason = f"timed with {batch} images a call, {picture} is answered otherwise than in parity's job: {wrong.words}"
+                how = f"{asked} images a call" if isinstance(asked, int) else f"pictures of {asked}"
+                like = "in the reference's batch of these" if asked in in_one else "in parity's job"
+                reason = f"timed with {how}, {picture} is answered otherwise than {like}: {wrong.words}"
                 return Judgement(Status.FAILED, reason, compared, image=picture)
     steady = (
         "no answer changed from call to call" if not differing else f"{differing} answers changed from call to call, within levels"
@@ -116,29 +124,66 @@ def caching(evidence: Evidence) -> Judgement:
     return Judgement(Status.PASSED, words, len(again), measures)
 
 
-def _rate(sweeps: Sequence[Observation], batch: int) -> Interval | None:
+_SIZES: tuple[Sizes, ...] = ("equal", "mixed")
+
+
+def _batches(sweeps: Sequence[Observation], sizes: Sizes) -> list[int]:
+    return sorted({point.batch for seen in sweeps for point in points_of(seen, sizes)})
+
+
+def _known(rates: Mapping[int, Interval | None]) -> dict[int, Interval]:
+    return {batch: rate for batch, rate in rates.items() if rate is not None}
+
+
+def _rate(sweeps: Sequence[Observation], batch: int, sizes: Sizes) -> Interval | None:
     """Images a second over processes, with its interval; None where too few were fit."""
-    figures = list(fit_figures_s(sweeps, batch).values())
+    figures = list(fit_figures_s(sweeps, batch, sizes).values())
     if len(figures) < levels.FEWEST_PROCESSES:
         return None
     return figure_interval([batch / seconds for seconds in figures])
 
 
-def _measures(sweeps: Sequence[Observation], batch: int, rate: Interval | None) -> Iterator[Measure]:
+def _padded(evidence: Evidence) -> dict[str, Detections]:
+    """What the reference answers to each picture in a batch of mixed sizes, all of which are padded to the largest."""
+    found: dict[str, Detections] = {}
+    for seen in ran(evidence.reference_sweeps):
+        for name, answer in seen.answers.items():
+            asked, picture, _ = read_name(name)
+            if (mixed_batch(asked) or 1) > 1:
+                found.setdefault(picture, answer)
+    return found
+
+
+def _all_measures(sweeps: Sequence[Observation]) -> Iterator[Measure]:
+    for sizes in _SIZES:
+        for batch in _batches(sweeps, sizes):
+            yield from _measures(sweeps, batch, sizes)
+    yield from _once(sweeps)
+
+
+def _measures(sweeps: Sequence[Observation], batch: int, sizes: Sizes) -> Iterator[Measure]:
+    rate = _rate(sweeps, batch, sizes)
     if rate is None:
         return
-    yield Measure(f"batch {batch}, throughput", rate.estimate, unit="images/s")
-    yield Measure(f"batch {batch}, throughput, low", rate.low, unit="images/s")
-    yield Measure(f"batch {batch}, throughput, high", rate.high, unit="images/s")
-    yield Measure(f"batch {batch}, processes", rate.count)
-    fit = fit_figures_s(sweeps, batch)
-    pooled = [
-        second
+    name = f"batch {batch}" if sizes == "equal" else mixed_words(batch)
+    yield Measure(f"{name}, throughput", rate.estimate, unit="images/s")
+    yield Measure(f"{name}, throughput, low", rate.low, unit="images/s")
+    yield Measure(f"{name}, throughput, high", rate.high, unit="images/s")
+    yield Measure(f"{name}, processes", rate.count)
+    fit = fit_figures_s(sweeps, batch, sizes)
+    points = [
+        point
         for seen in sweeps
-        if seen.job.repeat in fit and seen.sweep is not None and (point := seen.sweep.at(batch)) is not None
-        for second in point.warm
+        if seen.job.repeat in fit and seen.sweep is not None and (point := seen.sweep.at(batch, sizes)) is not None
     ]
-    yield from percentiles(f"batch {batch}", "a call", pooled)
+    yield from percentiles(name, "a call", [second for point in points for second in point.warm])
+    used = [point.used for point in points if point.used is not None]
+    held = [one.memory_bytes for one in used if one.memory_bytes is not None]
+    if held:
+        yield Measure(f"{name}, memory of the device in use", max(held), unit="bytes")
+    spent = [point.used.energy_j / point.images for point in points if point.used is not None and point.used.energy_j is not None]
+    if spent:
+        yield Measure(f"{name}, energy of the device, an image", median(spent), unit="J")
 
 
 def _once(sweeps: Sequence[Observation]) -> Iterator[Measure]:
@@ -162,6 +207,20 @@ def _curve_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -
         return f"{words}; batch {stopped.batch}: {stopped.stopped}"
     larger = sorted({point.batch for seen in sweeps for point in points_of(seen)} - rates.keys())
     return f"{words}; batch {larger[0]} is not established: it needs more time" if larger else f"{words}; more gains nothing"
+
+
+def _mixed_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -> str:
+    """What is known of pictures of several sizes, in words; that it is not, where it was asked."""
+    if not _batches(sweeps, "mixed"):
+        return ""
+    if 1 not in rates:
+        return "; mixed sizes are not established: they need more time"
+    words = f"; of mixed sizes {rates[1].estimate:.3g} one at a time"
+    best = max(rates, key=lambda batch: rates[batch].estimate if batch > 1 else 0.0)
+    if best == 1:
+        return words
+    kind = next(point.kind for seen in sweeps for point in points_of(seen, "mixed") if point.batch == best)
+    return f"{words}, {rates[best].estimate:.3g} at batch {best} ({kind})"
 
 
 def _other_work(evidence: Evidence) -> str:
@@ -195,9 +254,10 @@ CHECKS = (
         "out, all threads, alone on the machine. The unit is a process: 5 to 20 a cell, those of all cells interleaved there and "
         "back; its figure is the median of its warm calls, warm-up found from the data (MSER-5), counted only where the last three "
         "windows lie within 5 % (on a GPU 3 %), the harness took under 1 % and nothing disturbed the machine. The interval is a t "
-        "interval on logs over processes. Percentiles are of all warm calls, where there are enough. No level: a change is for a "
-        "gate. What usually makes it inconclusive: a busy machine, too small a budget. What to do: --budget with more seconds, on "
-        "a quiet machine.",
+        "interval on logs over processes. Apart from these, as many pictures of several sizes: alone, then together, padded to "
+        "the largest where the library takes them in one call. On a GPU that tells, memory in use and energy. Percentiles are of "
+        "all warm calls, where there are enough. No level: a change is for a gate. What usually makes it inconclusive: a busy "
+        "machine, too small a budget. What to do: --budget with more seconds, on a quiet machine.",
         frozenset({Purpose.PARITY, Purpose.SWEEP}),
         measured,
         handles=_JOBS,
@@ -219,12 +279,13 @@ CHECKS = (
         "throughput.answers",
         "The fast path is the checked path",
         "Every different answer that the timed calls gave, at every batch size, is what this backend answered in the parity job, "
-        "at the levels of parity: what is timed is what was checked. Of less than fp32 it is not asked. What usually breaks it: a "
+        "at the levels of parity: what is timed is what was checked. Where pictures of several sizes were padded to one, it is "
+        "what the reference answers to such a batch. Of less than fp32 it is not asked. What usually breaks it: a "
         "batch whose tail is dropped, buffers that are reused, another path for batches. What to do: compare with "
         "contract.batch and contract.held.",
         frozenset({Purpose.PARITY, Purpose.SWEEP}),
         answers,
-        reference=frozenset({Purpose.PARITY, Purpose.FLOOR}),
+        reference=frozenset({Purpose.PARITY, Purpose.FLOOR, Purpose.SWEEP}),
         at="swept",
     ),
     Check(

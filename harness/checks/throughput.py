@@ -8,7 +8,8 @@ from harness import levels
 from harness.checks import Check, Evidence, Judgement
 from harness.checks.contract import other_than_asked
 from harness.checks.rules import broke
-from harness.types import Measure, Purpose, Status, TimingPoint
+from harness.timings import TimingPoint
+from harness.types import Measure, Purpose, Status
 
 
 def batch_curve(evidence: Evidence) -> Judgement:

@@ -18,7 +18,7 @@ from harness.serving.answers import from_json, to_json
 from harness.serving.pictures import decoded
 from harness.suites.meta.harness.answers import SPEC, grid
 from harness.sweep import read_name
-from harness.types import LoadPoint
+from harness.timings import LoadPoint
 
 pytestmark = pytest.mark.covers("M6")
 

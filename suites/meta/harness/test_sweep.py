@@ -12,8 +12,21 @@ from hypothesis import strategies as st
 
 from harness import levels
 from harness.detections import Detections, Pixels
-from harness.sweep import PICTURES, Bounds, Watch, answer_name, is_out_of_memory, read_name, sweep
-from harness.types import Sweep
+from harness.sweep import (
+    EQUAL,
+    PADDED,
+    PICTURES,
+    Bounds,
+    Mixed,
+    Watch,
+    answer_name,
+    is_out_of_memory,
+    mixed_batch,
+    mixed_words,
+    read_name,
+    sweep,
+)
+from harness.timings import Sweep, Used
 
 pytestmark = pytest.mark.covers("M19")
 NAMES = ("a", "b", "c", "d", "e")
@@ -162,9 +175,96 @@ def test_a_sweep_measures_what_calls_take(base_s: float, image_s: float, seed: i
         assert float(np.median(point.warm)) == pytest.approx(base_s + image_s * point.batch, rel=0.01)
 
 
+SEVERAL = {
+    "low": np.full((6, 9, 3), 7, np.uint8),
+    "high": np.full((9, 6, 3), 8, np.uint8),
+    "wide": np.full((4, 20, 3), 9, np.uint8),
+}
+
+
+def swept_apart(made: Made, seconds: float = 60.0) -> tuple[Sweep, dict[str, Detections]]:
+    """Pictures of one size, and of three."""
+    mixed = Mixed(made.predict, SEVERAL, PADDED)
+    return sweep(made.predict, PIXELS, "a loop", Bounds(seconds), Watch(clock=lambda: made.now), lambda: mixed)
+
+
+def test_pictures_of_several_sizes_are_a_curve_apart() -> None:
+    made = Made(lambda batch: 0.010 + 0.005 * batch if batch <= 6 else 0.00625 * batch)
+    found, answers = swept_apart(made)
+    assert [(point.batch, point.kind) for point in found.mixed] == [(1, "one image"), *[(b, PADDED) for b in (3, 6, 12, 24, 48)]]
+    assert all(point.steady for point in found.mixed)
+    assert [point.batch for point in found.points] == [1, 2, 4, 8, 16, 32]
+    assert found.at(3, "mixed") is found.mixed[1]
+    assert found.at(3) is None
+    of_several = {name for name in answers if mixed_batch(read_name(name)[0]) is not None}
+    assert of_several == {answer_name(mixed_words(batch), name) for batch in (1, 3, 6, 12, 24, 48) for name in SEVERAL}
+    assert {read_name(name)[0] for name in answers.keys() - of_several} == {1, 2, 4, 8, 16, 32}
+
+
+def test_every_batch_of_several_sizes_has_the_largest() -> None:
+    """So that what is padded is padded alike, whichever picture comes first."""
+    made = Made(lambda _: 0.01)
+    swept_apart(made, 20.0)
+    batches = [set(call) for call in made.asked if len(call) > 1 and call[0] >= 7]
+    assert batches
+    assert all(batch == {7, 8, 9} for batch in batches)
+
+
+def test_pictures_of_several_sizes_have_their_share_of_the_time() -> None:
+    made = Made(lambda batch: 0.05 + 0.001 * batch)
+    found, _ = swept_apart(made, 20.0)
+    taken = [sum(point.spent_s for point in found.of(sizes)) for sizes in ("equal", "mixed")]
+    assert taken[0] <= EQUAL * 20 + 0.2
+    assert (1 - EQUAL) * 20 - 0.2 <= taken[1] <= (1 - EQUAL) * 20 + 0.2
+
+
+def test_how_several_sizes_are_batched_is_asked_after_what_is_cold() -> None:
+    made = Made(lambda batch: 0.01 * batch)
+    asked: list[int] = []
+
+    def mixed() -> Mixed:
+        asked.append(len(made.asked))
+        return Mixed(made.predict, SEVERAL, "a loop")
+
+    found, _ = sweep(made.predict, PIXELS, "a loop", Bounds(60.0, audited=False), Watch(clock=lambda: made.now), mixed)
+    assert asked == [sum(1 + point.calls * len(point.seconds) for point in found.points)]
+
+
+def test_nothing_of_several_sizes_is_tried_when_memory_is_out() -> None:
+    made = Made(lambda _: 0.01)
+    bounds = Bounds(60.0, room=lambda batch: "it would need 7 GiB of 6" if batch == 2 else "")
+    found, _ = sweep(made.predict, PIXELS, "a loop", bounds, Watch(clock=lambda: made.now), lambda: pytest.fail("was asked"))
+    assert found.points[-1].stopped
+    assert not found.mixed
+
+
+def test_what_the_device_held_and_spent_is_of_each_point() -> None:
+    """A device that takes 50 W, and a mebibyte an image of the largest batch that it was ever asked for."""
+    made = Made(lambda batch: 0.01 * batch)
+
+    def meter() -> Used:
+        return Used(max(map(len, made.asked), default=0) << 20, 1000 + 50 * made.now)
+
+    found, _ = sweep(made.predict, PIXELS, "a loop", Bounds(60.0), Watch(clock=lambda: made.now, meter=meter))
+    assert [point.used.memory_bytes for point in found.points if point.used] == [batch << 20 for batch in (1, 2, 4)]
+    for point in found.points:
+        assert point.used is not None
+        assert point.used.energy_j == pytest.approx(50 * point.spent_s)
+    untold, _ = made.swept()
+    assert all(point.used is None for point in untold.points)
+
+
 @given(st.integers(1, 256), st.text(st.characters(codec="ascii", categories=["L", "N", "P"])), st.integers(0, 99))
 def test_names_of_answers_read_back(batch: int, picture: str, other: int) -> None:
     assert read_name(answer_name(batch, picture, other)) == (batch, picture, other)
+
+
+@given(st.integers(1, 256))
+def test_batches_of_several_sizes_read_back(batch: int) -> None:
+    asked, _, _ = read_name(answer_name(mixed_words(batch), "a"))
+    assert mixed_batch(asked) == batch
+    assert mixed_batch(batch) is None
+    assert mixed_batch("4 clients") is None
 
 
 def test_what_is_no_lack_of_memory() -> None:

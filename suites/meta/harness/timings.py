@@ -11,7 +11,8 @@ from harness import levels
 from harness.detections import Detections
 from harness.suites.meta.harness.answers import CELL, FP32, grid
 from harness.sweep import answer_name
-from harness.types import Cell, Job, Load, Observation, Purpose, Sweep, SweepPoint
+from harness.timings import Sweep, SweepPoint
+from harness.types import Cell, Job, Load, Observation, Purpose
 
 ANSWERS = {answer_name(1, "a"): grid(3), answer_name(1, "b"): grid(2)}
 

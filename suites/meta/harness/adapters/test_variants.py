@@ -173,6 +173,9 @@ def test_eager_variants_read_back_what_they_asked_for(
 ) -> None:
     import torch
 
+    said = EAGER.declines(detector.spec, variant, "cpu")
+    if said is not None:
+        pytest.skip(said)
     # Dynamo alone: what Inductor makes of the backbone takes a minute, and is compared where the suites run.
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
     EAGER.build(detector, variant, tmp_path)
@@ -187,7 +190,34 @@ def test_eager_variants_read_back_what_they_asked_for(
     assert effective.precision == variant.precision
     assert effective.threads == variant.open.get("torch_threads", threads)
     assert ("compiled" in effective.provider) == bool(variant.open.get("compile"))
+    assert ("channels last" in effective.provider) == bool(variant.open.get("channels_last"))
     score = 1e-4 if variant.precision == "fp32" else 0.05
     for found, wanted in zip(answers, expected(detector), strict=True):
         best = min(len(found), len(wanted), 3)
         np.testing.assert_allclose(sorted(found.scores)[-best:], sorted(wanted.scores)[-best:], atol=score)
+
+
+@pytest.mark.parametrize("name", ["fp16", "tf32"])
+def test_what_only_a_gpu_computes_in_is_declined_on_a_cpu_in_words(name: str, detector: Model) -> None:
+    variant = next(variant for variant in EAGER.variants if variant.id == name)
+    assert "GPUs" in (EAGER.declines(detector.spec, variant, "cpu") or "")
+    assert EAGER.declines(detector.spec, variant, "cuda") is None
+    assert variant.precision == "fp16"
+
+
+def test_tf32_is_on_while_such_a_session_answers_and_off_again(detector: Model, tmp_path: Path) -> None:
+    """PyTorch's switches are there without a GPU too."""
+    import torch
+
+    seen: list[tuple[bool, bool]] = []
+    EAGER.build(detector, EAGER.variants[0], tmp_path)
+    variant = next(variant for variant in EAGER.variants if variant.id == "tf32")
+    with EAGER.open(tmp_path, variant, "cpu") as session:
+        session.restored.module.register_forward_pre_hook(
+            lambda *_: seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        )
+        session.predict([pictures()[0]])
+        assert "TF32 on" in session.effective.provider
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    assert seen == [(True, True)]

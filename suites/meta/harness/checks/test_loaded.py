@@ -10,10 +10,11 @@ import pytest
 from harness import levels
 from harness.checks import CHECKS, Evidence, Judgement, judge
 from harness.detections import Detections
-from harness.suites.meta.harness.answers import deck, detections, evidence, grid
+from harness.suites.meta.harness.answers import REFERENCE, deck, detections, evidence, grid
 from harness.suites.meta.harness.timings import ANSWERS, point, process
 from harness.sweep import answer_name
-from harness.types import Effective, JobError, LoadPoint, Purpose, Status
+from harness.timings import LoadPoint
+from harness.types import Effective, JobError, Purpose, Status
 
 pytestmark = pytest.mark.covers("M6")
 
@@ -157,5 +158,7 @@ def test_without_a_load_nothing_is_said_of_answers_and_below_fp32_it_is_not_aske
 def test_answers_under_load_are_not_those_of_the_timed_loop() -> None:
     """The two checks share the observations, each is about its own."""
     wrong = {answer_name("8 clients", "a", 1): grid(2)}
-    of = dataclasses.replace(known(under_load=wrong), reference_sweeps=())
+    of = known(under_load=wrong)
+    theirs = {**of.reference, Purpose.SWEEP: process(0, point(1, IMAGE_S), cell=REFERENCE)}
+    of = dataclasses.replace(of, reference=theirs, reference_sweeps=(theirs[Purpose.SWEEP],))
     assert judged("answers", of).status is Status.PASSED

@@ -13,8 +13,9 @@ from harness.checks import CHECKS, Evidence, Judgement, judge
 from harness.detections import Detections
 from harness.suites.meta.harness.answers import FP32, REFERENCE, deck, evidence, grid
 from harness.suites.meta.harness.timings import ANSWERS, point, process
-from harness.sweep import answer_name
-from harness.types import Effective, JobError, Observation, Purpose, Status, SweepPoint
+from harness.sweep import PADDED, answer_name, mixed_words
+from harness.timings import SweepPoint, Used
+from harness.types import Effective, JobError, Observation, Purpose, Status
 
 pytestmark = pytest.mark.covers("M19")
 
@@ -245,3 +246,69 @@ def test_what_happens_once_and_the_parts_are_told_of_the_first_process() -> None
     told = figures(judged("measured", sides(make=lambda n: process(n, point(1, 0.02), **(once if n == 0 else {})))))
     assert (told["once, import"], told["once, first answer"]) == (1.5, 0.3)
     assert (told["part of a call, decode"], told["part of a call, infer"]) == (0.001, 0.02)
+
+
+def of_several(n: int, scale: float = 1.0, kind: str = "a loop", **of: object) -> Observation:
+    """A process that was asked for pictures of several sizes too: 25 ms each, in fours 80 ms."""
+    mixed = (point(1, scale * 0.025, seed=n), point(4, scale * 0.080, seed=n, kind=kind))
+    return process(n, point(1, scale * 0.02, seed=n), mixed=mixed, **of)  # type: ignore[arg-type]
+
+
+def test_pictures_of_several_sizes_are_told_apart() -> None:
+    found = judged("measured", sides(make=of_several))
+    assert found.status is Status.PASSED
+    assert "; more gains nothing; of mixed sizes 40 one at a time, 50 at batch 4 (a loop)" in found.reason
+    told = figures(found)
+    assert told["mixed sizes, batch 4, throughput"] == pytest.approx(50, rel=0.01)
+    assert told["batch 1, throughput"] == pytest.approx(50, rel=0.01)
+    assert "batch 4, throughput" not in told
+
+
+def test_pictures_of_several_sizes_that_need_more_time_are_no_reason_to_doubt_the_others() -> None:
+    def unsteady(n: int) -> Observation:
+        return process(n, point(1, 0.02, seed=n), mixed=(point(1, 0.025, steady=False),))
+
+    found = judged("measured", sides(make=unsteady))
+    assert found.status is Status.PASSED
+    assert "; mixed sizes are not established: they need more time" in found.reason
+
+
+def several_answers(**answers: Detections) -> dict[str, Detections]:
+    return {**ANSWERS, **{answer_name(mixed_words(4), name): answer for name, answer in answers.items()}}
+
+
+def test_of_several_sizes_in_a_loop_each_is_answered_as_alone() -> None:
+    right = several_answers(a=grid(3), b=grid(2))
+    assert judged("answers", sides(make=lambda n: of_several(n, answers=right))).status is Status.PASSED
+    wrong = several_answers(a=grid(3), b=grid(3))
+    found = judged("answers", sides(make=lambda n: of_several(n, answers=wrong)))
+    assert found.status is Status.FAILED
+    assert found.reason.startswith("timed with pictures of mixed sizes, batch 4, b is answered otherwise than in parity's job")
+
+
+def test_of_several_sizes_padded_to_one_each_is_answered_as_in_the_references_batch() -> None:
+    """Which differs from what is answered alone: padding is seen."""
+    padded = several_answers(a=grid(2), b=grid(1))
+
+    def theirs(n: int) -> Observation:
+        return of_several(n, 2.0, PADDED, cell=REFERENCE, answers=padded)
+
+    right = sides(make=lambda n: of_several(n, kind=PADDED, answers=padded), reference=theirs)
+    assert judged("answers", right).status is Status.PASSED
+    alone = several_answers(a=grid(3), b=grid(2))
+    found = judged("answers", sides(make=lambda n: of_several(n, kind=PADDED, answers=alone), reference=theirs))
+    assert found.status is Status.FAILED
+    assert "a is answered otherwise than in the reference's batch of these" in found.reason
+    unknown = sides(make=lambda n: of_several(n, kind=PADDED, answers=padded))
+    assert judged("answers", unknown).status is Status.PASSED
+
+
+def test_what_the_device_held_and_spent_is_told_an_image() -> None:
+    def used(n: int) -> Observation:
+        return process(n, point(1, 0.02, seed=n, used=Used((n + 1) << 20, 33 * 0.5)))
+
+    told = figures(judged("measured", sides(make=used)))
+    assert told["batch 1, memory of the device in use"] == 6 << 20
+    assert told["batch 1, energy of the device, an image"] == pytest.approx(0.5)
+    untold = figures(judged("measured", sides()))
+    assert not any("device" in name for name in untold)

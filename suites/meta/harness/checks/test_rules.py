@@ -33,7 +33,8 @@ from harness.suites.meta.harness.answers import (
 from harness.suites.meta.harness.behaviours import behaved
 from harness.suites.meta.harness.timings import point, process
 from harness.sweep import answer_name
-from harness.types import JobError, LoadPoint, Observation, Purpose, Reply, Status, TimingPoint, Variant
+from harness.timings import LoadPoint, TimingPoint
+from harness.types import JobError, Observation, Purpose, Reply, Status, Variant
 
 PICTURES = deck(one=grid(4), two=changed(grid(5), box_px=1.0), single=grid(1), crowded=grid(CAP, 10.0, 14.0))
 TALLER_PX = 8

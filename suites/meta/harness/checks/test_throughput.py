@@ -8,7 +8,8 @@ import pytest
 
 from harness.checks import CHECKS, Judgement, judge
 from harness.suites.meta.harness.answers import FP32, deck, evidence, grid, observed
-from harness.types import Effective, JobError, Purpose, Status, TimingPoint
+from harness.timings import TimingPoint
+from harness.types import Effective, JobError, Purpose, Status
 
 
 def survey(*counts: int, error: JobError | None = None, effective: Effective | None = FP32) -> Judgement:
