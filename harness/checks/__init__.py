@@ -94,6 +94,7 @@ from harness.checks import (  # noqa: E402
     reference,
     serving,
     throughput,
+    timed_work,
 )
 from harness.checks.rules import judge  # noqa: E402
 
@@ -110,6 +111,7 @@ _MODULES = (
     serving,
     throughput,
     measured,
+    timed_work,
     loaded,
 )
 CHECKS: Mapping[str, Check] = MappingProxyType({check.id: check for module in _MODULES for check in module.CHECKS})

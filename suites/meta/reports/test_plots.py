@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from harness.document import CurvePoint
+from harness.document import OF_MIXED_SIZES, CurvePoint
 from harness.reports.plots import MOST_MODELS, plots
 from harness.reports.svg import MARKS, QUIET, Panel
 from harness.suites.meta.reports import invented
@@ -97,3 +97,17 @@ def test_words_are_drawn_as_they_are() -> None:
     panel.text(1, 1, "$x^2$ <b> & 検出 \x00\x1b", QUIET)
     svg = panel.svg("words")
     assert "$x^2$ &lt;b&gt; &amp; 検出 \ufffd\ufffd" in svg
+
+
+def test_pictures_of_mixed_sizes_are_a_figure_apart() -> None:
+    """Their single image is not that of the others, nor is its interval."""
+    run = invented.run(("tv_maskrcnn_tiny",))
+    curve = tuple(
+        CurvePoint(batch=batch, batching=kind + end, predict_s=(batch / rate,), warmup_calls=0, unit="process")
+        for end, ends in (("", (50, 80)), (OF_MIXED_SIZES, (30, 40)))
+        for batch, kind, rate in ((1, "one image", ends[0]), (4, "a loop", ends[1]))
+    )
+    drawn = plots(replace(run, cells=(run.cells[0].model_copy(update={"curve": curve}),)))
+    told = {plot.subtitle: plot.description for plot in drawn.curves}
+    assert told["a loop"].endswith("torch_eager[plain] 80 at 4, unbatched 50 at 1.")
+    assert told[f"a loop{OF_MIXED_SIZES}"].endswith("torch_eager[plain] 40 at 4, unbatched 30 at 1.")
