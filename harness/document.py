@@ -118,10 +118,10 @@ class Planned(Part):
 
 
 class Notice(Part):
-    """Something that was left out of the whole run, e.g. a library that is not installed."""
+    """Something that is true of a whole run: a library that is not installed, a model that nobody trained."""
 
     subject: str
-    state: Literal["not checked", "broken"]
+    state: Literal["not checked", "broken", "not trained"]
     reason: Text
     cure: Text = ""
 

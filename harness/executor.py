@@ -31,7 +31,7 @@ from harness.orders import Order
 from harness.plan import TIMED, PlannedCell
 from harness.processes import Ending, Forker, Worker, spawn, watch
 from harness.redaction import redacted
-from harness.rounds import deadline_s, process_seconds
+from harness.rounds import Budget
 from harness.types import Cell, Job, JobError, Observation, Purpose
 
 SEED = 20240229
@@ -89,10 +89,8 @@ class Executor:
         self._progress = progress
         self._done = {job: threading.Event() for job in jobs}
         self._unwritten: dict[Job, Observation] = {}
-        self._sweeps = [job for job in jobs if job.purpose is Purpose.SWEEP]
         served = {planned.cell for planned in cells if planned.served}
-        self._measure_s = process_seconds(self._sweeps, setting.budget_s, served)
-        self._swept_from = 0.0
+        self._budget = Budget([job for job in jobs if job.purpose is Purpose.SWEEP], setting.budget_s, served)
         self._stop = threading.Event()
         self._judged = threading.Event()
         self._work = setting.folder / "work"
@@ -187,11 +185,9 @@ class Executor:
 
     def _in_budget(self, job: Job) -> bool:
         """Whether there is time for one more process; where there is none it has left that as its observation."""
-        now = time.monotonic()
-        self._swept_from = self._swept_from or now
-        if job.repeat == 0 or now - self._swept_from < deadline_s(job, self._sweeps, self._setting.budget_s):
+        if self._budget.begins(job):
             return True
-        spent = JobError("budget", "start", f"the budget of {self._setting.budget_s:g} s was spent before it")
+        spent = JobError("budget", "start", f"the budget of {self._budget.seconds:g} s was spent before it")
         self._conclude(job, Observation(job, error=spent), event="done")
         return False
 
@@ -221,7 +217,10 @@ class Executor:
             self._conclude(job, self._unbuilt(job))
             return
         self._progress(job, "started")
+        began = time.monotonic()
         observation = self._performed(job, planned, cached, [image.id for image in self._deck(job).images])
+        if job.purpose is Purpose.SWEEP:
+            self._budget.ended(job, time.monotonic() - began, observation)
         if job.purpose is Purpose.BUILD and observation.build_s is not None:
             self._artifacts.keep_build(cached, observation)
             observation = dataclasses.replace(observation, notes=(*observation.notes, *damage))
@@ -276,7 +275,7 @@ class Executor:
             scratch=str(scratch),
             shared=str(self._shared),
             seed=SEED,
-            measure_s=self._measure_s if job.purpose is Purpose.SWEEP else 0.0,
+            measure_s=self._budget.measure_s(job) if job.purpose is Purpose.SWEEP else 0.0,
             memory_bytes=self._setting.limits.memory_bytes,
             import_paths=self._setting.import_paths,
         )

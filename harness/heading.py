@@ -62,6 +62,12 @@ MEASURED = (
 )
 
 
+_UNTRAINED = (
+    "its weights are random ones, scaled until its detections stand apart. It sees nothing, its average precision means nothing; "
+    "what is compared is what backends compute"
+)
+
+
 def header(plan: Plan, keys: Sequence[tuple[str, Cell]], known: Sequence[Waiver], run: str, command: str) -> Header:
     """The first line of the run; of the ``known`` waivers it lists those that are about its checks."""
     found = environment.machine()
@@ -236,7 +242,7 @@ def _plain_options(plan: Plan) -> dict[str, Any]:
 
 
 def _notices(plan: Plan) -> tuple[Notice, ...]:
-    """One line a library that keeps whole rows from being checked."""
+    """One line a library that keeps whole rows from being checked, and one a model that nobody trained."""
     notices: dict[str, Notice] = {}
     for planned in plan.cells:
         family = planned.spec.family
@@ -246,6 +252,8 @@ def _notices(plan: Plan) -> tuple[Notice, ...]:
         elif planned.unmet and planned.unmet.startswith(f"{family} is not installed"):
             cure = doctor.install_words(family)
             notices[title] = Notice(subject=title, state="not checked", reason=f"{family} is not installed", cure=cure)
+        if planned.runs and planned.spec.weights.source == "conditioned":
+            notices[planned.cell.model] = Notice(subject=planned.cell.model, state="not trained", reason=_UNTRAINED)
     for name in plan.strangers:
         reason = f"there are waivers for it in {name}.toml, but no backend of that name"
         cure = "Rename the file if it is misspelt; a backend from a file comes with --adapter."

@@ -17,6 +17,7 @@ from harness import doctor, environment, heading, registry, waivers
 from harness.artifacts import Artifacts
 from harness.checks import CHECKS, Check, Evidence, Judgement, judge
 from harness.checks.fit import fit_figures_s
+from harness.conditioned import conditioned
 from harness.document import CellLine
 from harness.errors import HarnessError, RunFolderError, UnknownName, UsageError
 from harness.executor import SEED, Executor, Limits, Setting, quiet
@@ -83,8 +84,9 @@ class Plan:
         origins = {name: ref.target if ref.is_file else name for name, ref in self._refs.items()}
         of_scope = {"default": QUICK_MODELS if options.only == ("throughput",) else DEFAULT_MODELS, "quick": QUICK_MODELS}
         self.cells = plan_cells(request, self.models, of_scope, self.adapters, origins, self.devices, cache(_state))
-        for spec in {c.cell.model: c.spec for c in self.cells if c.runs}.values():
-            weights_file(spec.weights)
+        for spec in self._running():
+            if spec.weights.sha256:
+                weights_file(spec.weights)
         asked = [check for check in _checks_of(options.only) if check in (options.check or CHECKS)]
         self.keys: tuple[Key, ...] = tuple((check.id, c.cell) for c in self.cells for check in checks_for(c) if check.id in asked)
         if not self.keys:
@@ -93,6 +95,18 @@ class Plan:
     def _backends(self) -> tuple[str, ...]:
         """Those that were named, and a backend given as a file, which nobody gives without wanting it checked; empty: all."""
         return tuple(dict.fromkeys((*self.options.backend, *self.as_typed))) if self.options.backend else ()
+
+    def _running(self) -> list[ModelSpec]:
+        return list({planned.cell.model: planned.spec for planned in self.cells if planned.runs}.values())
+
+    def make_weights(self, say: Callable[[str], object]) -> None:
+        """Give every cell that runs the weights that have to be made first, minutes for each model that has none in the cache.
+
+        ``say`` is told which. Raises `HarnessError`.
+        """
+        cache = platformdirs.user_cache_path("detection-harness")
+        made = {spec.id: conditioned(spec, cache, say) for spec in self._running() if not spec.weights.sha256}
+        self.cells = tuple(dataclasses.replace(planned, spec=made.get(planned.cell.model, planned.spec)) for planned in self.cells)
 
     def cells_of(self, check: str) -> list[Cell]:
         """The cells on which a check is planned, in the plan's order."""
@@ -115,7 +129,7 @@ class LiveRun:
 
     def __init__(self, plan: Plan, command: str, progress: Callable[[Job, str], None] = quiet) -> None:
         self.plan = plan
-        self._by_cell = {planned.cell: planned for planned in plan.cells}
+        self._by_cell: Mapping[Cell, PlannedCell] = {}
         self._command = command
         self._progress = progress
         self._waivers = plan.waivers
@@ -126,9 +140,14 @@ class LiveRun:
         self.jobs: tuple[Job, ...] = ()
         self._truth = {found.id: (cache(found.coco), cache(found.segments)) for found in (plan.deck, plan.many)}
 
-    def start(self, keys: Sequence[Key]) -> None:
-        """Write the header and start the jobs that these checks need. Raises `RunFolderError`."""
+    def start(self, keys: Sequence[Key], say: Callable[[str], object] = lambda _: None) -> None:
+        """Make the weights that have to be made, write the header and start the jobs that these checks need.
+
+        ``say`` is told of what takes long before the first job. Raises `RunFolderError`, and `HarnessError` of weights.
+        """
         plan = self.plan
+        plan.make_weights(say)
+        self._by_cell = {planned.cell: planned for planned in plan.cells}
         self.jobs = jobs_for(plan.cells, keys)
         self._writer = RunWriter(self.folder, heading.header(plan, keys, self._waivers, self.folder.name, self._command))
         options = plan.options

@@ -85,6 +85,7 @@ def locate(text: str, options: Options, images: tuple[str, ...]) -> Located:
         if image not in names:
             raise UnknownName("image", image, names)
     wanted = images or (plan.deck.sample, names[len(names) // 2], names[-2])
+    plan.make_weights(lambda _: None)
     build = job(cell, Purpose.BUILD)
     limits = Limits(options.job_seconds, int(options.job_memory * 2**30))
     setting = Setting(out, plan.deck, plan.many, limits, options.lanes or environment.usable_cores())

@@ -112,7 +112,7 @@ def measure(options: Options, reporter: Reporter) -> Noise:
     asked = replace(asked, adapter=(f"{paces.__file__}:ADAPTER",), check=("throughput.measured",))
     plan = Plan(asked)
     run = LiveRun(plan, reporter.command, reporter.job)
-    run.start(plan.keys)
+    run.start(plan.keys, reporter.say)
     reporter.begin(run)
     cut_off: str | None = "interrupted"
     try:

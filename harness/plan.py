@@ -21,7 +21,7 @@ TIMED = (Purpose.TIMING, Purpose.SWEEP)
 """Jobs that run alone, after everything else."""
 
 ALL_MODELS = "all"
-"""In place of a model's name: every model, each as in a default run."""
+"""In place of a model's name: every model whose weights ship, each as in a default run."""
 
 FLOORS = (Load(threads=2, batch=1), Load(threads=1, batch=4))
 """The reference again: another thread count, equal-size batches. Their distance from the reference is the noise floor F."""
@@ -106,9 +106,11 @@ def plan_cells(
     family: what these show hardly depends on the model, and takes half of the time. A quick run has neither.
     """
     named = [model for model in request.models if model != ALL_MODELS]
-    chosen_models = _chosen("model", named, models, tuple(models) if request.scope == "full" else of_scope[request.scope])
+    # What has to be made first is for whoever names it.
+    every = tuple(name for name, spec in models.items() if spec.weights.source != "conditioned")
+    chosen_models = _chosen("model", named, models, every if request.scope == "full" else of_scope[request.scope])
     if ALL_MODELS in request.models:
-        chosen_models = tuple(models)
+        chosen_models = tuple(dict.fromkeys((*every, *named)))
     close = _looked_at_closely(request, chosen_models, models)
     chosen_backends = _chosen("backend", request.backends, adapters, tuple(adapters))
     chosen_devices = _chosen("device", request.devices, DEVICES, devices)

@@ -124,9 +124,10 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def models() -> Mapping[str, ModelSpec]:
-    """Every model of the fixtures by id, in their order."""
-    found: Mapping[str, ModelSpec] = import_module("harness.fixtures.models").MODELS
-    return found
+    """Every model of the fixtures by id, in their order: those that ship, then those of full size."""
+    shipped: Mapping[str, ModelSpec] = import_module("harness.fixtures.models").MODELS
+    full_size: Mapping[str, ModelSpec] = import_module("harness.fixtures.full_size").FULL_SIZE
+    return {**shipped, **full_size}
 
 
 def load_model(name: str) -> ModelSpec:

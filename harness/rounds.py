@@ -7,13 +7,14 @@ cells is that of one round.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from harness import levels
-from harness.types import Cell, Job, Load, Purpose
+from harness.types import Cell, Job, Load, Observation, Purpose
 
 OPENING_S = 2.5
-"""What a process takes before and after it measures, of what a budget of seconds must hold."""
+"""What a process is taken to need before and after it measures, until one of its cell has shown it."""
 
 SERVER_OPENING_S = 9.0
 """The same of a process that starts a server, whose own processes import the libraries once more and are stopped again."""
@@ -40,11 +41,58 @@ def in_rounds(jobs: Iterable[Job]) -> list[Job]:
     return sorted(given, key=place)
 
 
-def process_seconds(jobs: Sequence[Job], budget_s: float, served: Collection[Cell] = ()) -> float:
-    """What one process may measure, so that as many as a verdict needs fit into the budget; those of ``served`` start servers."""
-    cells = {job.cell for job in jobs}
-    opening_s = sum(SERVER_OPENING_S if cell in served else OPENING_S for cell in cells)
-    return max(LEAST_S, (budget_s / levels.FEWEST_PROCESSES - opening_s) / (len(cells) or 1))
+class Budget:
+    """Shares seconds among timed processes: whether one may begin, and how long it may measure.
+
+    The processes of a round measure equally long: as many rounds as a verdict needs shall fit, by what processes of these cells
+    took besides so far (opening, the audit), by assumption before any has ended; those of ``served`` start servers.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], seconds: float, served: Collection[Cell] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._jobs, self.seconds, self._clock = jobs, seconds, clock
+        cells = dict.fromkeys(job.cell for job in jobs)
+        self._besides_s = {cell: SERVER_OPENING_S if cell in served else OPENING_S for cell in cells}
+        self._of_round: dict[tuple[str, int], float] = {}
+        self._began: float | None = None
+
+    def begins(self, job: Job) -> bool:
+        """Whether there is time for this process. The first one of a cell always begins."""
+        passed_s = self._passed_s()
+        return job.repeat == 0 or passed_s < deadline_s(job, self._jobs, self.seconds)
+
+    def measure_s(self, job: Job) -> float:
+        """Seconds that this process may measure."""
+        key = job.cell.model, job.repeat
+        if key not in self._of_round:
+            self._of_round[key] = self._share_s(job)
+        return self._of_round[key]
+
+    def ended(self, job: Job, took_s: float, seen: Observation) -> None:
+        """A process has ended after so many seconds in all."""
+        if seen.sweep is None:
+            return
+        found = seen.sweep
+        measured_s = sum(point.spent_s for point in (*found.points, *found.mixed)) + sum(load.seconds for load in found.loads)
+        # Of the first process alone; its first answer is part of what was measured.
+        once_s = sum(found.cold.values()) - found.cold.get("first answer", 0.0) + sum(map(sum, found.parts.values()))
+        self._besides_s[job.cell] = max(0.0, took_s - measured_s - once_s)
+
+    def _share_s(self, job: Job) -> float:
+        rounds = levels.FEWEST_PROCESSES - job.repeat
+        before = self._of_round.get((job.cell.model, job.repeat - 1))
+        if rounds <= 0 and before is not None:
+            return before
+        besides_s = [taken_s for cell, taken_s in self._besides_s.items() if cell.model == job.cell.model]
+        left_s = deadline_s(job, self._jobs, self.seconds) - self._passed_s()
+        return max(LEAST_S, (left_s / max(1, rounds) - sum(besides_s)) / len(besides_s))
+
+    def _passed_s(self) -> float:
+        """Since it was asked for the first time."""
+        if self._began is None:
+            self._began = self._clock()
+        return self._clock() - self._began
 
 
 def deadline_s(job: Job, jobs: Sequence[Job], budget_s: float) -> float:

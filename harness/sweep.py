@@ -36,6 +36,9 @@ IN_VAIN = 2
 EQUAL = 0.8
 """Of what a process may measure, the share of pictures of one size where there are others too; those have the rest."""
 
+LEAST_MIXED_S = 1.5
+"""Where the rest is less, no time is kept for pictures of mixed sizes: it would settle nothing, and the others need it."""
+
 PADDED = "one tensor, padded to the largest"
 """How a library batches pictures of several sizes that it takes in one call."""
 
@@ -144,19 +147,21 @@ def sweep(
     """
     pictures = dict(islice(pictures.items(), PICTURES))
     begun = watch.clock()
-    share = 1.0 if mixed is None else EQUAL
-    equal = dataclasses.replace(bounds, seconds=share * bounds.seconds)
+    keeps = mixed is not None and (1 - EQUAL) * bounds.seconds >= LEAST_MIXED_S
+    equal = dataclasses.replace(bounds, seconds=(EQUAL if keeps else 1.0) * bounds.seconds)
     points, found = _curve(predict, pictures, kind, equal, watch)
     answers = {answer_name(batch, name, n): answer for (batch, name, n), answer in found.items()}
     others: tuple[SweepPoint, ...] = ()
-    if mixed is not None and not points[-1].stopped:
+    left_s = bounds.seconds - (watch.clock() - begun)
+    if mixed is not None and not points[-1].stopped and left_s > 0:
         several = mixed()
         left = dataclasses.replace(bounds, seconds=bounds.seconds - (watch.clock() - begun))
         # From as many on as there are sizes, every call has the largest: what is padded is padded alike.
         others, found = _curve(several.predict, several.pictures, several.kind, left, watch, len(several.pictures))
         answers |= {answer_name(mixed_words(batch), name, n): answer for (batch, name, n), answer in found.items()}
     fresh_s, again_s = _audit(predict, pictures, watch) if bounds.audited else ((), ())
-    return Sweep(points, fresh_s, again_s, mixed=others), answers
+    unasked = "mixed sizes" if mixed is not None and not others else ""
+    return Sweep(points, fresh_s, again_s, mixed=others, unasked=unasked), answers
 
 
 def _curve(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -24,6 +25,7 @@ class Reporter:
         self.command = command
         self.run: LiveRun | None = None
         self._quiet = quiet
+        self._stream = _own_standard_error()
         self._lock = threading.Lock()
         self._done = self._total = 0
         self._failed: list[str] = []
@@ -37,9 +39,14 @@ class Reporter:
         self._total = len(run.jobs)
         if self._quiet:
             return
-        _say(f"{self._total} jobs on {len(run.plan.cells)} cells; run folder {run.folder}")
-        if sys.stderr.isatty():
+        self._say(f"{self._total} jobs on {len(run.plan.cells)} cells; run folder {run.folder}")
+        if self._stream.isatty():
             self._show_bar()
+
+    def say(self, text: str) -> None:
+        """Something that takes long before the first job."""
+        if not self._quiet:
+            self._say(text)
 
     def job(self, job: Job, event: str) -> None:
         """A job was started, is done, or failed."""
@@ -53,7 +60,7 @@ class Reporter:
                 self._progress.update(self._task, completed=self._done, total=self._total or None, description=str(job))
             elif event == "failed" or (event == "done" and time.monotonic() - self._last > _EVERY_S):
                 self._last = time.monotonic()
-                _say(f"[{self._done}/{self._total}] {event}: {job}")
+                self._say(f"[{self._done}/{self._total}] {event}: {job}")
 
     def end(self) -> None:
         """No more jobs."""
@@ -65,11 +72,19 @@ class Reporter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(file=self._stream)
+        self._progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
         self._task = self._progress.add_task("starting", total=self._total)
         self._progress.start()
 
+    def _say(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+
+def _own_standard_error() -> TextIO:
+    """Standard error as it is now: pytest takes what is written to the other while tests run, and tests are what a run is."""
+    try:
+        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
+    except (AttributeError, OSError, ValueError):
+        return sys.stderr

@@ -8,7 +8,6 @@ import io
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -31,6 +30,12 @@ if TYPE_CHECKING:
 
 ALONE = 0.3
 """Of what a process of a service may measure, the share for one request at a time; the rest is for several clients."""
+
+
+_OTHER_SIZE = "first answer at another size"
+
+SETTLE_S, SERVER_SETTLE_S = 0.1, 1.0
+"""What a session's own threads, and a server's processes, have to come to rest: their work is no disturbance of the machine."""
 
 
 def imported_s(adapter: Any) -> float:
@@ -58,23 +63,35 @@ def measured(
     other = next((image for image in pictures.values() if image.shape != size), None)
     enter("time")
     bounds = Bounds(order.measure_s, room=_room(order.memory_bytes), audited=order.job.repeat < levels.FEWEST_PROCESSES)
+    served = detector.session if isinstance(detector.session, ServedSession) else None
+    settle_s = SETTLE_S if served is None else SERVER_SETTLE_S
+    time.sleep(settle_s)
     before = look()
     watch = Watch(order.job.cell.device, detector.synchronise, meter=meter)
-    served = detector.session if isinstance(detector.session, ServedSession) else None
     if served is not None:
         bounds = dataclasses.replace(bounds, seconds=ALONE * order.measure_s, largest=1)
-    mixed = None if other is None or served is not None else partial(_mixed, detector, pictures)
+    cold: dict[str, float] = {}
+
+    def at_another_size() -> None:
+        if other is not None and _OTHER_SIZE not in cold:
+            cold[_OTHER_SIZE] = _timed(lambda: detector.predict([other]), detector.synchronise)
+
+    def several() -> Mixed:
+        at_another_size()
+        return _mixed(detector, pictures)
+
+    mixed = None if other is None or served is not None else several
     found, answers = sweep(detector.predict, equal, detector.batching, bounds, watch, mixed)
     if served is not None:
         points, under_load = loads(served, equal, (1 - ALONE) * order.measure_s, enter)
         found, answers = dataclasses.replace(found, loads=points), answers | under_load
+    time.sleep(settle_s)
     disturbed = tuple(disturbances(before, look(), usable_cores()))
     if order.job.repeat > 0:
         return dataclasses.replace(found, disturbed=disturbed), answers
     enter("time what happens once")
-    cold = {"first answer": found.points[0].first_s}
-    if other is not None:
-        cold["first answer at another size"] = _timed(lambda: detector.predict([other]), detector.synchronise)
+    at_another_size()
+    cold = {"first answer": found.points[0].first_s, **cold}
     enter("time the parts")
     return dataclasses.replace(found, disturbed=disturbed, cold=cold, parts=_parts(detector, next(iter(equal.values())))), answers
 

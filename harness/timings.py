@@ -108,7 +108,7 @@ class Sweep:
     ``fresh_s`` are calls with a picture that was never asked before, ``again_s`` calls with it right after that, in pairs;
     ``cold`` is what happens once, by name; ``parts`` what a call with one picture is made of, by name; ``disturbed`` says in
     words what else the machine did meanwhile; ``loads`` are what a service made of several clients; ``mixed`` is the curve of
-    pictures of several sizes.
+    pictures of several sizes; ``unasked`` names what there was no time or room for.
     """
 
     points: tuple[SweepPoint, ...]
@@ -119,6 +119,7 @@ class Sweep:
     disturbed: tuple[str, ...] = ()
     loads: tuple[LoadPoint, ...] = ()
     mixed: tuple[SweepPoint, ...] = ()
+    unasked: str = ""
 
     def of(self, sizes: Sizes) -> tuple[SweepPoint, ...]:
         """The curve of pictures of such sizes."""

@@ -22,9 +22,12 @@ Json: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Where the numbers of a model come from: ``source`` says how, ``path`` where, ``sha256`` what the file must hash to."""
+    """Where the numbers of a model come from: ``source`` says how, ``path`` where, ``sha256`` what the file must hash to.
 
-    source: Literal["shipped", "path"]
+    Of conditioned ones path and digest are empty until `harness.conditioned` has made them.
+    """
+
+    source: Literal["shipped", "path", "conditioned"]
     path: str
     sha256: str
 

@@ -150,11 +150,10 @@ def _curve_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -
 
 
 def _mixed_words(sweeps: Sequence[Observation], rates: Mapping[int, Interval]) -> str:
-    """What is known of pictures of several sizes, in words; that it is not, where it was asked."""
-    if not _batches(sweeps, "mixed"):
-        return ""
+    """What is known of pictures of several sizes, in words; that nothing is, where there are such."""
     if 1 not in rates:
-        return "; mixed sizes are not established: they need more time"
+        there = _batches(sweeps, "mixed") or any(seen.sweep is not None and seen.sweep.unasked for seen in sweeps)
+        return "; mixed sizes are not established: they need more time" if there else ""
     words = f"; of mixed sizes {rates[1].estimate:.3g} one at a time"
     best = max(rates, key=lambda batch: rates[batch].estimate if batch > 1 else 0.0)
     if best == 1:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def weights_file(weights: Weights) -> Path:
     """The file that holds these weights, after its SHA-256 was compared with the pinned one.
 
-    A ``shipped`` path is relative to ``fixtures/weights``. Raises `WrongDigest`, or `HarnessError` where there is no such file.
+    A ``shipped`` path is relative to ``fixtures/weights``. Raises `WrongDigest`, or `HarnessError` where there is no such file and
+    where conditioned weights were not made yet.
     """
     path = Path(str(files("harness.fixtures") / "weights" / weights.path)) if weights.source == "shipped" else Path(weights.path)
     if not path.is_file():

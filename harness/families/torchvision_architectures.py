@@ -81,6 +81,19 @@ def _fasterrcnn(config: Mapping[str, Any]) -> Any:
     return FasterRCNN(_backbone(config), **_rcnn_options(config))
 
 
+def _fasterrcnn_resnet50(config: Mapping[str, Any]) -> Any:
+    """As torchvision makes it, at its own sizes, without weights of any part."""
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+    return fasterrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=config["num_classes"],
+        box_score_thresh=config["score_threshold"],
+        box_detections_per_img=config["detection_cap"],
+    )
+
+
 def _maskrcnn(config: Mapping[str, Any]) -> Any:
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
@@ -185,6 +198,7 @@ def _channels(extractor: Any, side_px: int) -> list[int]:
 
 ARCHITECTURES: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "fasterrcnn_mobilenet_v3_small_fpn": _fasterrcnn,
+    "fasterrcnn_resnet50_fpn": _fasterrcnn_resnet50,
     "maskrcnn_mobilenet_v3_small_fpn": _maskrcnn,
     "keypointrcnn_mobilenet_v3_small_fpn": _keypointrcnn,
     "retinanet_mobilenet_v3_small_fpn": _retinanet,

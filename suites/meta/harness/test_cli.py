@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -142,6 +144,26 @@ def test_required_but_not_checked_is_a_finding(tmp_path: Path) -> None:
     assert "required, but not checked: openvino_ir" in done.stderr
 
 
+def test_at_a_terminal_a_run_shows_how_far_it_came(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "harness.cli", "run", *SHORT, "--out", str(tmp_path / "run")]
+    with subprocess.Popen(
+        command, stderr=theirs, stdout=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        seen = bytearray()
+        with suppress(OSError):  # what reading says once the other end is closed
+            while chunk := os.read(ours, 4096):
+                seen += chunk
+        os.close(ours)
+    assert process.returncode == 0
+    total = re.search(rb"(\d+) jobs on", seen)
+    assert total is not None
+    # More than the first line and the last: the jobs were told while tests waited for them.
+    shown = {int(number) for number in re.findall(rb"(\d+)/" + total[1], seen)}
+    assert len(shown) > 1
+
+
 def _as_at_a_terminal() -> None:
     """A shell without job control has what it starts in the background ignore Ctrl-C, and so have we been started perhaps."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -168,8 +190,9 @@ def test_an_interrupted_run_is_kept_says_so_and_leaves_no_process(tmp_path: Path
     for number in signals:
         process.send_signal(number)
         time.sleep(0.2)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "] done: " in said
     run = read_run(out)
     assert run.cut_off == "interrupted"
     assert run.counts[Status.MISSING] > 0

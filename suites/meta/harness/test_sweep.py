@@ -218,6 +218,15 @@ def test_pictures_of_several_sizes_have_their_share_of_the_time() -> None:
     assert (1 - EQUAL) * 20 - 0.2 <= taken[1] <= (1 - EQUAL) * 20 + 0.2
 
 
+def test_too_little_time_for_several_sizes_goes_to_the_others_and_is_told() -> None:
+    made = Made(lambda batch: 0.05 + 0.001 * batch)
+    found, _ = swept_apart(made, 5.0)
+    assert sum(point.spent_s for point in found.points) >= 5.0
+    assert not found.mixed
+    assert found.unasked == "mixed sizes"
+    assert not swept_apart(made)[0].unasked
+
+
 def test_how_several_sizes_are_batched_is_asked_after_what_is_cold() -> None:
     made = Made(lambda batch: 0.01 * batch)
     asked: list[int] = []
