@@ -212,7 +212,7 @@ def selftest(record: bool, quiet: bool, **raw: Any) -> None:
 
 @main.command()
 @click.option("--model", multiple=True, help="Whose times are taken. Default: the smallest of the shipped.", metavar="ID")
-@click.option("--budget", help="Seconds of measuring. Default: 420.", metavar="S")
+@click.option("--budget", help="Seconds of measuring. Default: 440.", metavar="S")
 @click.option("--out", help="The run's folder. Default: harness-out/<date and time>.", metavar="DIR")
 @click.option("--cache", help="Where built artifacts are kept. Default: the user's cache folder.", metavar="DIR")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; the outcome alone.")

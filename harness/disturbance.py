@@ -21,7 +21,11 @@ STOLEN = 0.01
 SPEED = 1.10
 """How far a fixed piece of work, or the processors' frequency, may differ before and after."""
 
-_WORK, _LOOPS = 40_000, 7
+_WORK, _LOOPS, _APART_S = 40_000, 25, 0.003
+"""A loop of the fixed work, how many there are, and the pause between them: together a tenth of a second and more.
+
+What lasts for a few milliseconds alone is not what happened to a process of seconds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Look:
 
 
 def look() -> Look:
-    """The machine as it is. Takes some ten milliseconds, for the fixed work."""
+    """The machine as it is. Takes a tenth of a second, for the fixed work."""
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
     mhz = None
@@ -86,6 +90,7 @@ def _own_s() -> float:
 
 
 def _worked_s() -> float:
+    time.sleep(_APART_S)
     began = time.perf_counter()
     total = 0
     for number in range(_WORK):

@@ -19,6 +19,12 @@ OPENING_S = 2.5
 SERVER_OPENING_S = 9.0
 """The same of a process that starts a server, whose own processes import the libraries once more and are stopped again."""
 
+SPARE = 2
+"""Processes a cell beyond those that a verdict needs, where there is time: on most machines one or two are disturbed."""
+
+WORTH_S = 1.5
+"""What a process must be able to measure for more of them to be worth it: less is seldom steady."""
+
 LEAST_S = 0.5
 """What every process may measure, however small the budget."""
 
@@ -44,8 +50,9 @@ def in_rounds(jobs: Iterable[Job]) -> list[Job]:
 class Budget:
     """Shares seconds among timed processes: whether one may begin, and how long it may measure.
 
-    The processes of a round measure equally long: as many rounds as a verdict needs shall fit, by what processes of these cells
-    took besides so far (opening, the audit), by assumption before any has ended; those of ``served`` start servers.
+    The processes of a round measure equally long: as many rounds as a verdict needs shall fit, and a few to spare, by what
+    processes of these cells took besides so far (opening, the audit), by assumption before any has ended; those of ``served``
+    start servers.
     """
 
     def __init__(
@@ -80,13 +87,17 @@ class Budget:
         self._besides_s[job.cell] = max(0.0, took_s - measured_s - once_s)
 
     def _share_s(self, job: Job) -> float:
-        rounds = levels.FEWEST_PROCESSES - job.repeat
-        before = self._of_round.get((job.cell.model, job.repeat - 1))
-        if rounds <= 0 and before is not None:
-            return before
         besides_s = [taken_s for cell, taken_s in self._besides_s.items() if cell.model == job.cell.model]
         left_s = deadline_s(job, self._jobs, self.seconds) - self._passed_s()
-        return max(LEAST_S, (left_s / max(1, rounds) - sum(besides_s)) / len(besides_s))
+        share_s = self._of_round.get((job.cell.model, job.repeat - 1), 0.0)
+        for spare in range(SPARE, -1, -1):
+            rounds = levels.FEWEST_PROCESSES + spare - job.repeat
+            if rounds <= 0:
+                break
+            share_s = (left_s / rounds - sum(besides_s)) / len(besides_s)
+            if share_s >= WORTH_S:
+                break
+        return max(LEAST_S, share_s)
 
     def _passed_s(self) -> float:
         """Since it was asked for the first time."""

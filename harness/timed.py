@@ -34,8 +34,8 @@ ALONE = 0.3
 
 _OTHER_SIZE = "first answer at another size"
 
-SETTLE_S, SERVER_SETTLE_S = 0.1, 1.0
-"""What a session's own threads, and a server's processes, have to come to rest: their work is no disturbance of the machine."""
+SETTLE_S = 1.0
+"""What a server's own processes have to come to rest before the machine is looked at: their work is no disturbance."""
 
 
 def imported_s(adapter: Any) -> float:
@@ -64,7 +64,7 @@ def measured(
     enter("time")
     bounds = Bounds(order.measure_s, room=_room(order.memory_bytes), audited=order.job.repeat < levels.FEWEST_PROCESSES)
     served = detector.session if isinstance(detector.session, ServedSession) else None
-    settle_s = SETTLE_S if served is None else SERVER_SETTLE_S
+    settle_s = 0.0 if served is None else SETTLE_S
     time.sleep(settle_s)
     before = look()
     watch = Watch(order.job.cell.device, detector.synchronise, meter=meter)
