@@ -9,12 +9,16 @@ timing, and for comparing backends, which must compute the same whatever the num
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
+from harness.types import ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -191,3 +195,39 @@ def _against(layer: Any) -> tuple[int, ...]:
 
     rest = (1,) * (layer.weight.dim() - 2)
     return (1, -1, *rest) if isinstance(layer, ConvTranspose2d) else (-1, 1, *rest)
+
+
+def main() -> None:
+    """Make one file of weights, as `harness.conditioned` asks: one argument, the order's file."""
+    import torch
+    from safetensors.torch import save_file
+
+    from harness.families import family
+    from harness.fixtures.decks import deck
+
+    order = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    spec, file = ModelSpec.read(order["spec"]), Path(order["file"])
+    kind, scenes = family(spec.family), deck("scenes")
+    pictures = [scenes.pixels(name) for name in order["pictures"]]
+    torch.manual_seed(order["seed"])
+    module, config = kind.construct(spec)
+    module.eval()
+    # The background comes first where the family's own labels begin behind it, else last.
+    background = 0 if kind.first_label else len(spec.classes)
+
+    def answer(some: Sequence[Pixels]) -> list[int]:
+        return [len(one) for one in kind.predict(module, config, some)]
+
+    try:
+        with torch.no_grad():
+            found = condition(module, answer, pictures, spec.score_threshold, background)
+    except HarnessError as error:
+        sys.exit(error.what)
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
+    part = file.with_suffix(".part")
+    save_file(tensors, part, {"detections": json.dumps(found)})
+    part.replace(file)
+
+
+if __name__ == "__main__":
+    main()
