@@ -129,7 +129,7 @@ class LiveRun:
 
     def __init__(self, plan: Plan, command: str, progress: Callable[[Job, str], None] = quiet) -> None:
         self.plan = plan
-        self._by_cell: Mapping[Cell, PlannedCell] = {}
+        self._by_cell = {planned.cell: planned for planned in plan.cells}
         self._command = command
         self._progress = progress
         self._waivers = plan.waivers
