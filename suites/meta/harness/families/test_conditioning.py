@@ -13,7 +13,7 @@ import pytest
 
 from harness.conditioned import PICTURES, SEED, conditioned
 from harness.errors import HarnessError
-from harness.families import family
+from harness.families import conditioning, family
 from harness.families.checkpoints import weights_file
 from harness.families.conditioning import FEWEST, condition
 from harness.fixtures.decks import deck
@@ -153,9 +153,12 @@ def test_what_cannot_be_made_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"weights for tv_ssdlite_tiny_untrained cannot be made: there is no recipe .* of a SSD"):
         conditioned(untrained("tv_ssdlite_tiny"), tmp_path, lambda _: None)
     assert not list((tmp_path / "conditioned").glob("*.safetensors"))
-    blind = dataclasses.replace(untrained("tv_fasterrcnn_tiny"), detection_cap=3)
+
+
+def test_a_detector_that_answers_too_little_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditioning, "_DOUBLINGS", 1)
     with pytest.raises(HarnessError, match=f"detections a picture, {FEWEST} are needed"):
-        conditioned(blind, tmp_path, lambda _: None)
+        made_of(dataclasses.replace(untrained("tv_fasterrcnn_tiny"), detection_cap=3))
 
 
 def test_those_of_full_size_are_detectors_of_the_zoos_and_nobody_trained_them() -> None:
