@@ -21,8 +21,8 @@ STOLEN = 0.01
 SPEED = 1.10
 """How far a fixed piece of work, or the processors' frequency, may differ before and after."""
 
-_WORK, _LOOPS, _APART_S = 40_000, 25, 0.003
-"""A loop of the fixed work, how many there are, and the pause between them: together a tenth of a second and more.
+_WORK, _LOOPS = 40_000, 75
+"""A loop of the fixed work, and how many there are: together a tenth of a second and more.
 
 What lasts for a few milliseconds alone is not what happened to a process of seconds.
 """
@@ -90,7 +90,6 @@ def _own_s() -> float:
 
 
 def _worked_s() -> float:
-    time.sleep(_APART_S)
     began = time.perf_counter()
     total = 0
     for number in range(_WORK):
