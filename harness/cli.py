@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +213,7 @@ def selftest(record: bool, quiet: bool, **raw: Any) -> None:
 
 @main.command()
 @click.option("--model", multiple=True, help="Whose times are taken. Default: the smallest of the shipped.", metavar="ID")
-@click.option("--budget", help="Seconds of measuring. Default: 440.", metavar="S")
+@click.option("--budget", help="Seconds of measuring. Default: 420.", metavar="S")
 @click.option("--out", help="The run's folder. Default: harness-out/<date and time>.", metavar="DIR")
 @click.option("--cache", help="Where built artifacts are kept. Default: the user's cache folder.", metavar="DIR")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; the outcome alone.")
@@ -244,7 +245,7 @@ def bisect(cell: str, image: tuple[str, ...], **raw: Any) -> None:
     """
     from harness.locate import locate
 
-    found = locate(cell, Options.of(raw), image)
+    found = locate(cell, Options.of(raw), image, partial(click.echo, err=True))
     for line in found.lines():
         click.echo(line)
     sys.exit(0 if found.agrees else 1)

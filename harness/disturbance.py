@@ -21,11 +21,7 @@ STOLEN = 0.01
 SPEED = 1.10
 """How far a fixed piece of work, or the processors' frequency, may differ before and after."""
 
-_WORK, _LOOPS = 40_000, 75
-"""A loop of the fixed work, and how many there are: together a tenth of a second and more.
-
-What lasts for a few milliseconds alone is not what happened to a process of seconds.
-"""
+_WORK, _LOOPS = 40_000, 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class Look:
 
 
 def look() -> Look:
-    """The machine as it is. Takes a tenth of a second, for the fixed work."""
+    """The machine as it is. Takes some ten milliseconds, for the fixed work."""
     times = psutil.cpu_times()
     busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
     mhz = None

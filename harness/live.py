@@ -26,7 +26,19 @@ from harness.fixtures.decks import Deck, deck
 from harness.fixtures.models import DEFAULT_MODELS, QUICK_MODELS
 from harness.journal import RunWriter
 from harness.options import Options
-from harness.plan import DEVICES, PlannedCell, Request, State, checks_for, floor_jobs, job, jobs_for, plan_cells, reference_of
+from harness.plan import (
+    DEVICES,
+    MEASURED,
+    PlannedCell,
+    Request,
+    State,
+    checks_for,
+    floor_jobs,
+    job,
+    jobs_for,
+    plan_cells,
+    reference_of,
+)
 from harness.replay import Replay
 from harness.rounds import sweep_jobs
 from harness.stages.bisect import conclusion
@@ -351,7 +363,7 @@ class LiveRun:
         words += ["--backend", cell.backend]
         words += ["--adapter", self.plan.as_typed[cell.backend]] if cell.backend in self.plan.as_typed else []
         words += ["--quick"] if options.quick else []
-        words += ["--only", "throughput"] if check.at in ("swept", "loaded") else []
+        words += ["--only", "throughput"] if check.at in MEASURED else []
         return shlex.join([*words, "--check", check.id])
 
 

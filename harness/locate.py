@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,8 +66,8 @@ def parse_cell(text: str) -> Cell:
     return Cell(found["model"], found["backend"], found["variant"], found["device"] or "cpu")
 
 
-def locate(text: str, options: Options, images: tuple[str, ...]) -> Located:
-    """Take one cell apart on ``images`` of the deck, by default the sample and two more.
+def locate(text: str, options: Options, images: tuple[str, ...], say: Callable[[str], object] = lambda _: None) -> Located:
+    """Take one cell apart on ``images`` of the deck, by default the sample and two more; ``say`` is told of what takes long.
 
     Raises `UsageError` where there is no such cell or it cannot run here, `HarnessError` where it cannot be taken apart.
     """
@@ -85,7 +85,7 @@ def locate(text: str, options: Options, images: tuple[str, ...]) -> Located:
         if image not in names:
             raise UnknownName("image", image, names)
     wanted = images or (plan.deck.sample, names[len(names) // 2], names[-2])
-    plan.make_weights(lambda _: None)
+    plan.make_weights(say)
     build = job(cell, Purpose.BUILD)
     limits = Limits(options.job_seconds, int(options.job_memory * 2**30))
     setting = Setting(out, plan.deck, plan.many, limits, options.lanes or environment.usable_cores())

@@ -38,7 +38,7 @@ OPTIONS = (
     Option(
         "only", "list", "A suite to judge: contract, fidelity, parity, serving, or throughput, measured. Default: all.", "SUITE"
     ),
-    Option("budget", "one", "Seconds that --only throughput measures for. Default: 440.", "S"),
+    Option("budget", "one", "Seconds that --only throughput measures for. Default: 420.", "S"),
     Option("out", "one", "The run's folder. Default: harness-out/<date and time>.", "DIR"),
     Option("cache", "one", "Where built artifacts are kept. Default: the user's cache folder.", "DIR"),
     Option("job-seconds", "one", "Time limit of one job, in seconds. Default: 300.", "S"),
@@ -67,7 +67,7 @@ class Options:
     quick: bool = False
     full: bool = False
     only: tuple[str, ...] = ()
-    budget: float = 440.0
+    budget: float = 420.0
     out: Path | None = None
     cache: Path | None = None
     job_seconds: float = 300.0
@@ -137,7 +137,7 @@ def _positive(name: str, value: Any, kind: type[float | int]) -> float:
     if not number > 0:
         option = f"--{name.replace('_', '-')}"
         wanted, example = (
-            ("whole number", "2") if kind is int else ("number", {"job_seconds": "300", "budget": "440"}.get(name, "6"))
+            ("whole number", "2") if kind is int else ("number", {"job_seconds": "300", "budget": "420"}.get(name, "6"))
         )
         raise UsageError(f"{option} {value!r} is no {wanted} above 0", f"Example: {option} {example}")
     return number

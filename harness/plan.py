@@ -20,6 +20,9 @@ DEVICES = ("cpu", "cuda")
 TIMED = (Purpose.TIMING, Purpose.SWEEP)
 """Jobs that run alone, after everything else."""
 
+MEASURED = ("swept", "beside", "loaded")
+"""Checks at these are of throughput that is measured (`Check.at`)."""
+
 ALL_MODELS = "all"
 """In place of a model's name: every model whose weights ship, each as in a default run."""
 
@@ -238,10 +241,10 @@ def _applies(check: Check, cell: PlannedCell) -> bool:
 
 
 def _is_timed(check: Check, cell: PlannedCell) -> bool:
-    """The survey, or what is measured; the reference's time is not compared with itself."""
-    if check.at not in ("swept", "loaded"):
+    """The survey, or what is measured: the reference's time is not held beside itself, and services alone are put under load."""
+    if check.at not in MEASURED:
         return cell.timed
-    return cell.swept and (check.at == "swept" or cell.served) and not (cell.is_reference and check.id == "throughput.ratio")
+    return cell.swept and {"beside": not cell.is_reference, "loaded": cell.served}.get(check.at, True)
 
 
 def reference_of(cell: Cell) -> Cell:

@@ -99,7 +99,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     reporter = config.stash.get(REPORTER, None)
     run = LiveRun(_plan(config), _command(config), reporter.job if reporter else quiet)
     try:
-        run.start(keys, *([reporter.say] if reporter else []))
+        run.start(keys, reporter.say if reporter else lambda _: None)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[RUN] = run

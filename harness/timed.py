@@ -34,9 +34,6 @@ ALONE = 0.3
 
 _OTHER_SIZE = "first answer at another size"
 
-SETTLE_S = 1.0
-"""What a server's own processes have to come to rest before the machine is looked at: their work is no disturbance."""
-
 
 def imported_s(adapter: Any) -> float:
     """Seconds that importing the adapter's libraries takes in this process."""
@@ -64,8 +61,6 @@ def measured(
     enter("time")
     bounds = Bounds(order.measure_s, room=_room(order.memory_bytes), audited=order.job.repeat < levels.FEWEST_PROCESSES)
     served = detector.session if isinstance(detector.session, ServedSession) else None
-    settle_s = 0.0 if served is None else SETTLE_S
-    time.sleep(settle_s)
     before = look()
     watch = Watch(order.job.cell.device, detector.synchronise, meter=meter)
     if served is not None:
@@ -85,7 +80,6 @@ def measured(
     if served is not None:
         points, under_load = loads(served, equal, (1 - ALONE) * order.measure_s, enter)
         found, answers = dataclasses.replace(found, loads=points), answers | under_load
-    time.sleep(settle_s)
     disturbed = tuple(disturbances(before, look(), usable_cores()))
     if order.job.repeat > 0:
         return dataclasses.replace(found, disturbed=disturbed), answers

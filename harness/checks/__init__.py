@@ -58,8 +58,8 @@ class Check:
     ``handles`` are those of its own jobs whose error this check judges itself; ``spares`` those without which it can still judge
     the rest (another check tells their error); for any other error it is declined. ``output`` is what of a model's outputs it is
     about (`ModelSpec.outputs`): only models that give it are asked; empty: all. ``at`` "lower" is a check of variants that ask for
-    less than fp32, or leave the precision to the runtime, "swept" one of throughput that is measured, not surveyed, "loaded" one of
-    services under load.
+    less than fp32, or leave the precision to the runtime, "swept" one of throughput that is measured, not surveyed, "beside" one of
+    these that holds a backend's time beside the reference's, "loaded" one of services under load.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Check:
     handles: frozenset[Purpose] = frozenset()
     spares: frozenset[Purpose] = frozenset()
     output: str = ""
-    at: Literal["any", "lower", "swept", "loaded"] = "any"
+    at: Literal["any", "lower", "swept", "beside", "loaded"] = "any"
 
     @property
     def suite(self) -> str:

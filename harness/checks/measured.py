@@ -212,6 +212,6 @@ CHECKS = (
         frozenset({Purpose.PARITY, Purpose.SWEEP}),
         ratio,
         reference=frozenset({Purpose.SWEEP}),
-        at="swept",
+        at="beside",
     ),
 )

@@ -68,7 +68,7 @@ def test_only_names_suites_and_throughput_then_is_measured() -> None:
     assert Options.of({"only": ["throughput"], "budget": "90"}).measured
     assert Options.of({"only": ["throughput"], "budget": "90"}).arguments() == ["--only", "throughput", "--budget", "90.0"]
     assert not Options.of({"only": ["parity", "contract"]}).measured
-    assert Options().budget == 440
+    assert Options().budget == 420
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_only_names_suites_and_throughput_then_is_measured() -> None:
         ({"budget": "90"}, "--budget is what --only throughput spends\n  Add --only throughput."),
         ({"only": ["parity"], "budget": "90"}, "--budget is what"),
         ({"only": ["throughput"], "quick": True}, "--quick measures nothing"),
-        ({"only": ["throughput"], "budget": "0"}, "--budget '0' is no number above 0\n  Example: --budget 440"),
+        ({"only": ["throughput"], "budget": "0"}, "--budget '0' is no number above 0\n  Example: --budget 420"),
     ],
     ids=str,
 )

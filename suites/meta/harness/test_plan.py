@@ -12,6 +12,7 @@ from harness.checks import CHECKS
 from harness.errors import UnknownName, UsageError
 from harness.estimate import estimated_minutes
 from harness.plan import (
+    ALL_MODELS,
     FLOORS,
     REFERENCE,
     PlannedCell,
@@ -82,6 +83,19 @@ def test_default_holds_every_model_and_backend_in_base_variants_reference_first(
 def test_full_adds_variants_and_quick_takes_fewer_models() -> None:
     assert "one/runtime[extra]@cpu" in names(planned(Request(scope="full")))
     assert {c.cell.model for c in planned(Request(scope="quick"))} == {"one"}
+
+
+def test_a_model_whose_weights_must_be_made_runs_where_it_is_named_alone() -> None:
+    large = dataclasses.replace(spec("rare"), weights=Weights("conditioned", "", ""))
+    models = {**MODELS, "rare": large}
+    for request, wanted in (
+        (Request(), set(MODELS)),
+        (Request(scope="full"), set(MODELS)),
+        (Request(models=(ALL_MODELS,)), set(MODELS)),
+        (Request(models=(ALL_MODELS, "rare")), set(models)),
+        (Request(models=("rare",)), {"rare"}),
+    ):
+        assert {c.cell.model for c in planned(request, models=models)} == wanted
 
 
 def test_a_backend_without_a_base_variant_runs_when_it_is_named() -> None:

@@ -120,6 +120,15 @@ def test_an_absent_library_is_told_with_its_cure() -> None:
     assert "Detectron2 not checked: it is not installed. Install: pip install that." in Reader(page).text
 
 
+def test_a_model_that_nobody_trained_is_told_in_red() -> None:
+    run = invented.run(invented.MODELS[2:])
+    subject = invented.MODELS[2]
+    notice = Notice(subject=subject, state="not trained", reason="its weights are random ones")
+    page = render_page(replace(run, header=run.header.model_copy(update={"notices": (notice,)})))
+    assert f'<li class="failed">{subject} not trained: its weights are random ones.' in page
+    assert page.count('<li class="failed">') == 1
+
+
 @pytest.mark.parametrize("status", [Status.FAILED, Status.ERRORED, Status.WAIVED])
 def test_each_has_its_reason_figures_and_command(read: Reader, run: Run, status: Status) -> None:
     found = [record for record in run.records if record.status is status]
